@@ -1,0 +1,17 @@
+-- Work that needs one owner.
+
+-- name: ensure_partitions
+select ensure_partitions($1)
+
+-- name: forget_workers
+delete from worker where at < now() - interval '1 hour'
+
+-- name: watermark
+select at from watermark where name = $1
+
+-- name: set_watermark
+insert into watermark values ($1, $2) on conflict (name) do update set at = excluded.at
+
+-- name: expiring
+select id, expires_at from message
+where expires_at > $1 and expires_at <= $2 order by expires_at limit $3

@@ -1,0 +1,31 @@
+-- Reading one message and its history.
+
+-- name: message
+select id, accepted_at, endpoint, sender_id, sender, format, lane, digest, size, expires_at, route, body,
+       batch, leaf, event
+from message where id = $1
+
+-- name: message_of_sender
+select m.id, m.accepted_at, m.endpoint, m.sender_id, m.sender, m.format, m.lane, m.digest, m.size, m.expires_at,
+       m.route, m.body, m.batch, m.leaf, m.event
+from submission s join message m on m.id = s.message
+where s.endpoint = $1 and s.sender_id = $2
+
+-- name: batch
+select at, seq_base, leaves, seal from batch where id = $1
+
+-- name: mailbox_positions
+select endpoint, floor, done @> $2::bigint as done, handed from mailbox
+where endpoint = any($1::int[]) and lane = $3
+
+-- name: progress
+-- The run that ended each endpoint's delivery of the message at sequence $2, and its place in that run.
+select k.endpoint, p.kind, p.at, p.batch, p.reason,
+       p.leaf + (select count(*)::int from inbox i where i.endpoint = k.endpoint and i.lane = $3
+                 and i.seq >= p.first_seq and i.seq < $2) as leaf
+from unnest($1::int[]) k(endpoint)
+cross join lateral (
+    select * from progress where endpoint = k.endpoint and lane = $3 and first_seq <= $2
+    order by first_seq desc limit 1
+) p
+where p.last_seq >= $2

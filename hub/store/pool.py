@@ -1,0 +1,121 @@
+"""Connections to PostgreSQL, and what brings its schema up to date.
+
+The hot path has connections of its own (`connect`): committing and reading never wait for each
+other's. Everything else shares `Pool`.
+
+Pooled connections are not reset when they are given back, which would cost a round trip on every use:
+nothing in the hub leaves a session's state changed (no LISTEN, no SET; chores give back their locks).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import asyncpg
+import orjson
+import structlog
+
+from hub.store import sql
+from protocol.problems import LienthongError
+
+log = structlog.get_logger()
+
+APPLICATION_NAME = "lienthong"
+MIGRATION_LOCK = 7000
+"""Advisory locks: 7000 migrations, 7001 sequences, 7002 partitions, 7003 directory, 7010… chores."""
+
+UNAVAILABLE = (OSError, asyncpg.PostgresConnectionError, asyncpg.CannotConnectNowError, asyncpg.InterfaceError)
+"""What a lost, refused or restarting PostgreSQL raises. A statement may or may not have been carried out."""
+
+
+class StoreError(LienthongError):
+    """The store cannot be used; the message says what to do."""
+
+
+class HubConnection(asyncpg.Connection):
+    """A connection that needs no reset between uses."""
+
+    def get_reset_query(self) -> str:
+        return ""
+
+
+async def connect(url: str, name: str = "") -> asyncpg.Connection:
+    """One connection of its own, named `name` in pg_stat_activity."""
+    settings = {
+        "application_name": f"{APPLICATION_NAME} {name}".strip(),
+        "jit": "off",  # compiling costs milliseconds on statements that take one
+    }
+    return await asyncpg.connect(url, connection_class=HubConnection, server_settings=settings, timeout=10)
+
+
+async def create_pool(url: str, size: int = 4) -> asyncpg.Pool[Any]:
+    """The shared connections of one process."""
+    return await asyncpg.create_pool(
+        url,
+        min_size=1,
+        max_size=size,
+        connection_class=HubConnection,
+        server_settings={"application_name": f"{APPLICATION_NAME} pool", "jit": "off"},
+        timeout=10,
+        command_timeout=60,
+    )
+
+
+async def wait_until_reachable(url: str, seconds: float) -> None:
+    """Return once PostgreSQL answers. Raises StoreError after `seconds`."""
+    deadline = asyncio.get_running_loop().time() + seconds
+    while True:
+        try:
+            connection = await connect(url, "probe")
+        except UNAVAILABLE as error:
+            if asyncio.get_running_loop().time() > deadline:
+                raise StoreError(
+                    f"PostgreSQL does not answer: {error}. Check --database-url and that the server runs"
+                ) from None
+            await asyncio.sleep(0.05)
+        except (asyncpg.PostgresError, ValueError) as error:
+            raise StoreError(f"PostgreSQL refused the connection: {error}. Check --database-url") from None
+        else:
+            await connection.close()
+            return
+
+
+async def migrate(url: str) -> list[str]:
+    """Bring the schema up to date, one process at a time. Returns the names of what was applied."""
+    connection = await connect(url, "migrate")
+    try:
+        version = connection.get_server_version()
+        if version.major < 16:
+            raise StoreError(f"PostgreSQL {version.major} is too old; the hub needs 16 or later (18 is best)")
+        async with connection.transaction():
+            await connection.execute("select pg_advisory_xact_lock($1)", MIGRATION_LOCK)
+            await connection.execute(
+                "create table if not exists migration"
+                " (number int primary key, name text, at timestamptz default now())"
+            )
+            present = {row["number"] for row in await connection.fetch("select number from migration")}
+            known = sql.migrations()
+            if present and max(present) > known[-1][0]:
+                raise StoreError(
+                    f"the database is at schema {max(present)}, newer than this program's {known[-1][0]}; "
+                    "start a newer lienthong"
+                )
+            applied = []
+            for number, name, text in known:
+                if number not in present:
+                    await connection.execute(text)
+                    await connection.execute("insert into migration (number, name) values ($1, $2)", number, name)
+                    applied.append(f"{number:04} {name}")
+        return applied
+    finally:
+        await connection.close()
+
+
+def route_json(route: dict[int, list[str]]) -> str:
+    """A message's route as its column holds it."""
+    return orjson.dumps({str(endpoint): codes for endpoint, codes in route.items()}).decode()
+
+
+def read_route(text: str) -> dict[int, list[str]]:
+    return {int(endpoint): codes for endpoint, codes in orjson.loads(text).items()}

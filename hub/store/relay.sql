@@ -1,0 +1,71 @@
+-- The hot path: committing, reading and ending deliveries.
+
+-- name: commit_messages
+select commit_messages($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19,
+                       $20, $21, $22, $23, $24, $25, $26, $27)
+
+-- name: commit_progress
+select commit_progress($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)
+
+-- name: find_submissions
+select s.endpoint, s.sender_id, s.message, s.digest
+from unnest($1::int[], $2::text[]) k(endpoint, sender_id)
+join submission s on s.endpoint = k.endpoint and s.sender_id = k.sender_id
+
+-- name: missing_attachments
+-- Which of these the endpoint may not name, because they are absent or only others uploaded them.
+select w.sha256 from unnest($2::bytea[]) w(sha256)
+where not exists (select 1 from attachment_owner o where o.sha256 = w.sha256 and o.endpoint = $1)
+
+-- name: read_mailbox
+-- Up to $4 entries of each lane beyond what is done and beyond $2, with bodies up to $3 bytes.
+select i.lane, i.seq, m.id, m.accepted_at, m.endpoint, m.sender_id, m.sender, m.format, m.digest, m.size,
+       m.expires_at, m.route, case when m.size <= $3 then m.body end as body
+from mailbox b
+cross join lateral (
+    select lane, seq, message from inbox
+    where endpoint = b.endpoint and lane = b.lane and seq > greatest(b.floor, ($2::bigint[])[b.lane + 1])
+      and not b.done @> seq
+    order by seq limit $4
+) i
+join message m on m.id = i.message
+where b.endpoint = $1
+order by i.lane, i.seq
+
+-- name: read_cursors
+-- The mailboxes named, and where each ends.
+select b.endpoint, b.lane, b.floor, b.done::text as done,
+       coalesce((select seq from inbox where endpoint = b.endpoint and lane = b.lane
+                 order by seq desc limit 1), 0) as last
+from unnest($1::int[], $2::smallint[]) k(endpoint, lane)
+join mailbox b on b.endpoint = k.endpoint and b.lane = k.lane
+
+-- name: read_range
+-- Entries not done in ranges (low, high] of mailboxes, with what their events say. For a range that is
+-- `sparse` (entries acknowledged one by one) also the sequence before each.
+select i.endpoint, i.lane, i.seq, m.id, m.digest, m.sender, m.sender_id, m.endpoint as origin,
+       m.route,
+       case when k.sparse then
+           coalesce((select p.seq from inbox p where p.endpoint = i.endpoint and p.lane = i.lane and p.seq < i.seq
+                     order by p.seq desc limit 1), 0)
+       end as previous
+from unnest($1::int[], $2::smallint[], $3::bigint[], $4::bigint[], $5::boolean[]) k(endpoint, lane, low, high, sparse)
+join mailbox b on b.endpoint = k.endpoint and b.lane = k.lane
+join inbox i on i.endpoint = k.endpoint and i.lane = k.lane and i.seq > greatest(k.low, b.floor) and i.seq <= k.high
+join message m on m.id = i.message
+where not b.done @> i.seq
+order by i.endpoint, i.lane, i.seq
+
+-- name: set_handed
+update mailbox b set handed = k.seq
+from unnest($1::int[], $2::smallint[], $3::bigint[]) k(endpoint, lane, seq)
+where b.endpoint = k.endpoint and b.lane = k.lane and b.handed < k.seq
+
+-- name: waiting
+-- Which of these mailboxes hold something beyond the given sequences: the floor under lost wake-ups.
+select distinct k.endpoint
+from unnest($1::int[], $2::smallint[], $3::bigint[]) k(endpoint, lane, seq)
+where exists (select 1 from inbox i where i.endpoint = k.endpoint and i.lane = k.lane and i.seq > k.seq)
+
+-- name: notify
+select pg_notify('lienthong_mail', p) from unnest($1::text[]) p
