@@ -1,0 +1,183 @@
+"""Reading a mailbox: by lane, without starving any, never past what has expired.
+
+A page holds entries of all three lanes, most urgent first, and is read in one statement from three
+index ranges. Nothing is marked by reading: what has been handed out comes again until it is
+acknowledged, unless the reader says `after` which entries it has seen. How far a mailbox was handed out
+is noted once a second, for whoever asks where a message is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import asyncpg
+import structlog
+
+from hub.relay.acknowledge import Acknowledgement, Acknowledger
+from hub.relay.wake import Wake
+from hub.store import sql
+from hub.store.pool import UNAVAILABLE
+from protocol.message import Lane
+from protocol.problems import Problem
+
+log = structlog.get_logger()
+SQL = sql.load("relay")
+
+INLINE_BYTES = 64 << 10
+"""Larger messages are named in a page and fetched one by one."""
+PAGE_BYTES = 8 << 20
+HANDED_SECONDS = 1.0
+
+After = tuple[int, int, int]
+START: After = (0, 0, 0)
+
+
+def compose(waiting: tuple[int, int, int], limit: int, turn: int) -> tuple[int, int, int]:
+    """How many entries of each lane a page of `limit` takes, given how many wait.
+
+    Express first, but of a page of ten or more a fifth is kept for urgent and a tenth for normal mail.
+    Smaller pages cannot be divided so: of eight in a row (`turn` counts them) one begins with normal
+    and two with urgent mail. Room that a lane does not use goes to the others, most urgent first.
+    """
+    express, urgent, normal = waiting
+    if limit >= 10:
+        kept_normal, kept_urgent = limit // 10, limit // 5
+    else:
+        kept_normal = 1 if turn % 8 == 7 else 0
+        kept_urgent = 1 if turn % 8 in (2, 5) else 0
+    take_normal = min(normal, kept_normal)
+    take_urgent = min(urgent, kept_urgent, limit - take_normal)
+    take_express = min(express, limit - take_normal - take_urgent)
+    room = limit - take_express - take_urgent - take_normal
+    more_urgent = min(urgent - take_urgent, room)
+    more_normal = min(normal - take_normal, room - more_urgent)
+    return take_express, take_urgent + more_urgent, take_normal + more_normal
+
+
+@dataclass(slots=True)
+class Page:
+    """Entries in the order in which they should be handled, and where reading goes on."""
+
+    entries: list[asyncpg.Record]
+    cursor: After
+    more: bool
+
+
+class Mailboxes:
+    """Hands out mail to whoever pulls, for one process."""
+
+    def __init__(self, pool: asyncpg.Pool[Any], wake: Wake, acknowledger: Acknowledger) -> None:
+        """`pool` should be this reader's own: a flood of submissions must not keep it waiting."""
+        self._pool = pool
+        self._wake = wake
+        self._acknowledger = acknowledger
+        self._turns: dict[int, int] = {}
+        self._handed: dict[tuple[int, int], int] = {}
+        self._noted: dict[tuple[int, int], int] = {}
+        self._stopping = False
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        self._task = asyncio.create_task(self._note_handed(), name="note-handed")
+
+    def close(self) -> None:
+        """Let every waiting reader go home with what there is."""
+        self._stopping = True
+        self._wake.wake_all()
+
+    async def stop(self) -> None:
+        self.close()
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        await self._flush_handed()
+
+    async def read(self, endpoint: int, after: After, limit: int, wait: float) -> Page:
+        """The next page of a mailbox beyond `after`, waiting up to `wait` seconds for mail to come.
+
+        Raises `Problem` store-unavailable.
+        """
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + wait
+        with self._wake.watch(endpoint) as watcher:
+            watcher.after = list(after)
+            while True:
+                watcher.event.clear()
+                page = await self._read_once(endpoint, after, limit)
+                left = deadline - loop.time()
+                if page.entries or left <= 0 or self._stopping:
+                    return page
+                await watcher.wait(left)
+
+    async def _read_once(self, endpoint: int, after: After, limit: int) -> Page:
+        while True:
+            try:
+                rows = await self._pool.fetch(SQL.read_mailbox, endpoint, after, INLINE_BYTES, limit + 1)
+            except (*UNAVAILABLE, TimeoutError, asyncpg.PostgresError) as error:
+                log.error("a mailbox could not be read", error=str(error))
+                raise Problem("store-unavailable", "try again; nothing is lost", retry_after=2) from None
+            now = datetime.now(UTC)
+            expired = {
+                row["seq"]: f"expired at {row['expires_at'].isoformat()}"
+                for row in rows
+                if row["expires_at"] is not None and row["expires_at"] <= now
+            }
+            if not expired:
+                return self._page(endpoint, after, rows, limit)
+            # Whatever of them others have ended meanwhile is left alone.
+            await self._acknowledger.end(Acknowledgement(endpoint, expired=expired))
+
+    def _page(self, endpoint: int, after: After, rows: list[asyncpg.Record], limit: int) -> Page:
+        lanes: tuple[list[asyncpg.Record], ...] = ([], [], [])
+        for row in rows:
+            lanes[row["lane"]].append(row)
+        turn = self._turns.get(endpoint, 0)
+        take = compose((len(lanes[0]), len(lanes[1]), len(lanes[2])), limit, turn)
+        entries: list[asyncpg.Record] = []
+        cursor = list(after)
+        size = 0
+        for lane, count in enumerate(take):
+            for row in lanes[lane][:count]:
+                size += len(row["body"] or b"")
+                if size > PAGE_BYTES and entries:
+                    break
+                entries.append(row)
+                cursor[lane] = row["seq"]
+                self._handed[endpoint, lane] = max(row["seq"], self._handed.get((endpoint, lane), 0))
+        if entries:
+            self._turns[endpoint] = turn + 1
+        return Page(entries, (cursor[0], cursor[1], cursor[2]), len(entries) < len(rows))
+
+    async def _note_handed(self) -> None:
+        while True:
+            await asyncio.sleep(HANDED_SECONDS)
+            with contextlib.suppress(*UNAVAILABLE, TimeoutError, asyncpg.PostgresError):
+                await self._flush_handed()
+
+    async def _flush_handed(self) -> None:
+        handed, self._handed = self._handed, {}
+        news = {key: seq for key, seq in handed.items() if seq > self._noted.get(key, 0)}
+        if not news:
+            return
+        order = sorted(news)
+        columns = [key[0] for key in order], [key[1] for key in order], [news[key] for key in order]
+        await self._pool.execute(SQL.set_handed, *columns)
+        self._noted |= news
+
+
+def cursor_text(cursor: After) -> str:
+    """A cursor as the wire has it: express.urgent.normal."""
+    return ".".join(map(str, cursor))
+
+
+def read_cursor(text: str) -> After:
+    """The cursor of `cursor_text`. Raises `Problem` bad-request."""
+    parts = text.split(".")
+    if len(parts) != len(Lane) or not all(part.isascii() and part.isdigit() and len(part) < 19 for part in parts):
+        raise Problem("bad-request", "a cursor is three numbers separated by dots, as the mailbox gave it")
+    express, urgent, normal = map(int, parts)
+    return express, urgent, normal

@@ -1,0 +1,30 @@
+"""The relay: from a sender's bytes to a recipient's acknowledgement.
+
+Read it in this order, which is the order in which a message meets it:
+
+`intake`       bytes in, receipt or problem out; runs the steps below
+`admission`    is there room? every queue is bounded, in bytes
+`verify`       is the signature right? in groups, off the event loop
+`route`        whose mailboxes? agencies to endpoints in one picture of the directory
+`commit`       one transaction for whatever has arrived meanwhile, one signature for all its receipts
+`wake`         who waits for mail that has just been committed? here and in other processes
+`acknowledge`  the recipient has it, refuses it, or it came too late: sealed like acceptance
+
+What is subtle, and where it is settled:
+
+*Nothing is answered before COMMIT returns.* Throughput comes from `batcher`: the commit under way is the
+time in which the next batch gathers.
+
+*A reader never skips a message.* Sequences are given out under an advisory lock that is held until the
+commit (`commit_messages` in hub/store/migrations), so a lower sequence never becomes visible after a
+higher one. The lock covers the inbox rows and the fsync, not the messages themselves.
+
+*A message is in a mailbox once.* The sender's id is unique per endpoint and that check commits with the
+message; a commit whose outcome was lost with its connection is sent again with the same ids.
+
+*A mailbox is not a table of states.* It is an append-only list, a floor up to which all is done, and a
+few ranges beyond it (`ranges`). Reading changes nothing; a million waiting entries cost nothing.
+
+*Evidence of deliveries is compact.* A run of hundreds of acknowledged entries is one row and one leaf
+each in a sealed batch; the text of each event is derived again when somebody asks (`events`).
+"""

@@ -1,0 +1,402 @@
+"""Ending deliveries: acknowledged, refused or expired, many at a time, each with its proof.
+
+A flush takes the acknowledgements that came while the last one was under way. It reads the mailboxes
+and the entries concerned, makes one event for each entry, seals them as one batch, and writes the
+mailboxes' new state, the runs and the seal in one statement. If another process moved one of the
+mailboxes in between, nothing is written and the flush starts over.
+
+Refusals and expiries also tell the sender: the event's receipt is put into the sender's mailbox as a
+message by the hub, in the same transaction.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from itertools import pairwise
+from typing import Any
+
+import asyncpg
+import structlog
+
+from hub.directory.follow import Directory
+from hub.observe import metrics
+from hub.relay import events
+from hub.relay.batcher import Batcher
+from hub.relay.commit import Batch, Submission, Ticket, digest_of
+from hub.relay.format import Format
+from hub.relay.ids import uuid7
+from hub.relay.ranges import Done
+from hub.store import sql
+from hub.store.pool import UNAVAILABLE, read_route
+from hub.store.reconnect import Reconnecting
+from protocol.evidence import EventKind, Sealer, Tree, leaf_hash, timestamp
+from protocol.message import Lane
+from protocol.problems import Problem
+
+log = structlog.get_logger()
+SQL = sql.load("relay")
+
+MAX_REQUESTS = 64
+MAX_RANGES = 10_000
+"""Ranges that one mailbox may keep beyond its floor (about 160 KB)."""
+_ATTEMPTS = 8
+
+
+@dataclass(slots=True, eq=False)
+class Acknowledgement:
+    """What one endpoint says of its mailbox.
+
+    `up_to`: by lane, a sequence up to which everything is acknowledged. `entries`: sequences to
+    acknowledge one by one. `refused`, `expired`: sequences that end otherwise, with a reason.
+    """
+
+    endpoint: int
+    up_to: dict[int, int] = field(default_factory=dict)
+    entries: set[int] = field(default_factory=set)
+    refused: dict[int, str] = field(default_factory=dict)
+    expired: dict[int, str] = field(default_factory=dict)
+    done: asyncio.Future[Ended] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+
+    def single(self) -> list[int]:
+        return [*self.entries, *self.refused, *self.expired]
+
+    def lanes(self) -> list[int]:
+        return list(range(len(Lane))) if self.single() else list(self.up_to)
+
+
+@dataclass(slots=True)
+class Ended:
+    """How many deliveries an acknowledgement ended. Repeating one ends none."""
+
+    acknowledged: int = 0
+    refused: int = 0
+    expired: int = 0
+
+
+@dataclass(slots=True)
+class _Mailbox:
+    """A mailbox as it was read, and what is to become of it."""
+
+    endpoint: int
+    lane: int
+    floor: int
+    done_text: str
+    last: int
+    done: Done
+    rows: list[asyncpg.Record] = field(default_factory=list)
+
+
+class _MovedError(Exception):
+    """Another process changed a mailbox between reading and writing it."""
+
+
+class Acknowledger:
+    """Carries out acknowledgements for one process."""
+
+    def __init__(
+        self, url: str, sealer: Sealer, directory: Directory, committed: Callable[[set[int]], None]
+    ) -> None:
+        self._sealer = sealer
+        self._directory = directory
+        self._committed = committed
+        self.ended = 0
+        self._connection = Reconnecting(url, "acknowledge")
+        self.batcher: Batcher[Acknowledgement] = Batcher("acknowledge", self._flush, max_items=MAX_REQUESTS)
+
+    def start(self) -> None:
+        self.batcher.start()
+
+    async def stop(self) -> None:
+        await self.batcher.stop()
+        await self._connection.close()
+
+    async def end(self, request: Acknowledgement) -> Ended:
+        """Carry out a request; returns once it is on disk.
+
+        Raises `Problem` beyond-end, bad-request or store-unavailable; then nothing has changed.
+        """
+        self.batcher.put(request)
+        return await request.done
+
+    async def _flush(self, worker: int, requests: list[Acknowledgement]) -> None:
+        try:
+            for _ in range(_ATTEMPTS):
+                try:
+                    await self._carry_out(requests)
+                    return
+                except _MovedError:
+                    continue
+            raise Problem(
+                "overloaded", "the mailbox is being acknowledged elsewhere too; try again", retry_after=1
+            )
+        except Problem as problem:
+            if len(requests) == 1:
+                self._fail(requests, problem)
+            for request in requests if len(requests) > 1 else []:
+                await self._flush(worker, [request])  # one endpoint's fault must not fail the others
+        except (*UNAVAILABLE, TimeoutError, asyncpg.PostgresError) as error:
+            await self._connection.discard()
+            log.error("acknowledgements could not be stored", error=str(error), requests=len(requests))
+            self._fail(requests, Problem("store-unavailable", "nothing is lost: acknowledge again", retry_after=2))
+
+    @staticmethod
+    def _fail(requests: list[Acknowledgement], problem: Problem) -> None:
+        for request in requests:
+            if not request.done.done():
+                request.done.set_exception(problem)
+
+    async def _carry_out(self, requests: list[Acknowledgement]) -> None:
+        connection = await self._connection.get(asyncio.get_running_loop().time() + 5)
+        mailboxes = await self._read_mailboxes(connection, requests)
+        valid = [request for request in requests if not request.done.done() and self._check(request, mailboxes)]
+        if not valid:
+            return
+        await self._read_entries(connection, valid, mailboxes)
+        flush = _Flush(self._sealer, self._directory, valid, mailboxes)
+        if flush.runs:
+            await flush.write(connection)
+            self._committed(flush.woken)
+            metrics.COMMITS.labels("progress").inc()
+        for request in valid:
+            ended = flush.ended[id(request)]
+            self._count(ended)
+            request.done.set_result(ended)
+
+    def _count(self, ended: Ended) -> None:
+        for outcome in ("acknowledged", "refused", "expired"):
+            if count := getattr(ended, outcome):
+                self.ended += count
+                metrics.DELIVERIES.labels(outcome).inc(count)
+
+    async def _read_mailboxes(
+        self, connection: asyncpg.Connection, requests: list[Acknowledgement]
+    ) -> dict[tuple[int, int], _Mailbox]:
+        wanted = {(request.endpoint, lane) for request in requests for lane in request.lanes()}
+        rows = await connection.fetch(
+            SQL.read_cursors, [endpoint for endpoint, _ in wanted], [lane for _, lane in wanted]
+        )
+        return {
+            (row["endpoint"], row["lane"]): _Mailbox(
+                *row,
+                done=Done.read(row["floor"], row["done"]),  # type: ignore[misc]
+            )
+            for row in rows
+        }
+
+    @staticmethod
+    def _check(request: Acknowledgement, mailboxes: dict[tuple[int, int], _Mailbox]) -> bool:
+        """Refuse what lies beyond the mailbox's end. True when the request can be carried out."""
+        for lane, seq in request.up_to.items():
+            mailbox = mailboxes[request.endpoint, lane]
+            if seq > max(mailbox.last, mailbox.floor):
+                detail = f"the {Lane(lane).label} lane ends at {max(mailbox.last, mailbox.floor)}, before {seq}"
+                request.done.set_exception(Problem("beyond-end", detail))
+                return False
+        if single := request.single():
+            last = max(
+                max(mailboxes[request.endpoint, lane].last, mailboxes[request.endpoint, lane].floor)
+                for lane in range(len(Lane))
+            )
+            if max(single) > last:
+                request.done.set_exception(
+                    Problem("beyond-end", f"the mailbox ends at {last}, before {max(single)}")
+                )
+                return False
+        return True
+
+    @staticmethod
+    async def _read_entries(
+        connection: asyncpg.Connection,
+        requests: list[Acknowledgement],
+        mailboxes: dict[tuple[int, int], _Mailbox],
+    ) -> None:
+        """Fill in the entries that the requests end, each once, in the order of their lane."""
+        ranges: dict[tuple[int, int, int, int, bool], None] = {}
+        for request in requests:
+            for lane, seq in request.up_to.items():
+                ranges[request.endpoint, lane, 0, seq, False] = None
+            for seq in request.single():
+                for lane in range(len(Lane)):
+                    ranges[request.endpoint, lane, seq - 1, seq, True] = None
+        columns = [list(column) for column in zip(*ranges, strict=True)]
+        found: dict[tuple[int, int, int], asyncpg.Record] = {}
+        for row in await connection.fetch(SQL.read_range, *columns):
+            key = row["endpoint"], row["lane"], row["seq"]
+            # A row of a whole range wins over the same row asked for alone: its neighbours are all here.
+            if key not in found or row["previous"] is None:
+                found[key] = row
+        for (endpoint, lane, _), row in sorted(found.items()):
+            mailboxes[endpoint, lane].rows.append(row)
+
+
+class _Flush:
+    """One sealed batch of ended deliveries, ready to be written."""
+
+    def __init__(
+        self,
+        sealer: Sealer,
+        directory: Directory,
+        requests: list[Acknowledgement],
+        mailboxes: dict[tuple[int, int], _Mailbox],
+    ) -> None:
+        self.id = uuid7()
+        self.at = datetime.now(UTC)
+        self.ended = {id(request): Ended() for request in requests}
+        self.runs: list[tuple[int, int, int, int, int, int, str | None]] = []
+        self.woken: set[int] = set()
+        self._sealer = sealer
+        self._mailboxes = mailboxes
+        self._events: list[str] = []
+        self._told: list[tuple[int, asyncpg.Record]] = []
+        """(leaf, entry) of each event that its sender is told of."""
+        picture = directory.picture
+        at = timestamp(self.at)
+        by_endpoint: dict[int, list[Acknowledgement]] = {}
+        for request in requests:
+            by_endpoint.setdefault(request.endpoint, []).append(request)
+        for mailbox in mailboxes.values():
+            asked = by_endpoint.get(mailbox.endpoint, [])
+            name = picture.endpoint_name(mailbox.endpoint)
+            kinds = [self._kind(row, mailbox.lane, asked) for row in mailbox.rows]
+            first_leaf = len(self._events)
+            for row, (kind, reason) in zip(mailbox.rows, kinds, strict=True):
+                if kind is not EventKind.ACKNOWLEDGED:
+                    self._told.append((len(self._events), row))
+                self._events.append(
+                    events.ended(
+                        kind,
+                        at,
+                        row["id"],
+                        row["sender"],
+                        row["sender_id"],
+                        row["digest"],
+                        name,
+                        read_route(row["route"])[mailbox.endpoint],
+                        reason,
+                    )
+                )
+            self._cut_runs(mailbox, kinds, first_leaf)
+            self._move(mailbox, asked)
+
+    def _kind(
+        self, row: asyncpg.Record, lane: int, requests: list[Acknowledgement]
+    ) -> tuple[EventKind, str | None]:
+        """How an entry ends, counted for the request that ends it."""
+        seq = row["seq"]
+        for request in requests:
+            ended = self.ended[id(request)]
+            if seq in request.expired:
+                ended.expired += 1
+                return EventKind.EXPIRED, request.expired[seq]
+            if seq in request.refused:
+                ended.refused += 1
+                return EventKind.REFUSED, request.refused[seq]
+            if seq <= request.up_to.get(lane, 0) or seq in request.entries:
+                ended.acknowledged += 1
+                return EventKind.ACKNOWLEDGED, None
+        raise AssertionError("an entry was read that nobody asked for")
+
+    def _cut_runs(self, mailbox: _Mailbox, kinds: list[tuple[EventKind, str | None]], first_leaf: int) -> None:
+        """Rows of `progress`: neighbours in the inbox that ended alike."""
+        if not mailbox.rows:
+            return
+        starts = [0]
+        for index, (before, row) in enumerate(pairwise(mailbox.rows), start=1):
+            if row["previous"] is None:
+                neighbours = not mailbox.done.between(before["seq"], row["seq"])
+            else:
+                neighbours = row["previous"] == before["seq"]
+            if not neighbours or kinds[index] != kinds[index - 1]:
+                starts.append(index)
+        for start, end in pairwise([*starts, len(mailbox.rows)]):
+            kind, reason = kinds[start]
+            self.runs.append(
+                (
+                    mailbox.endpoint,
+                    mailbox.lane,
+                    mailbox.rows[start]["seq"],
+                    mailbox.rows[end - 1]["seq"],
+                    events.ENDED_KINDS.index(kind),
+                    first_leaf + start,
+                    reason,
+                )
+            )
+
+    @staticmethod
+    def _move(mailbox: _Mailbox, requests: list[Acknowledgement]) -> None:
+        for request in requests:
+            mailbox.done.raise_floor(request.up_to.get(mailbox.lane, 0))
+        for row in mailbox.rows:
+            if row["previous"] is not None:
+                mailbox.done.add(row["previous"], row["seq"])
+        mailbox.done.settle()
+        if len(mailbox.done.ranges) > MAX_RANGES:
+            raise Problem(
+                "bad-request",
+                f"more than {MAX_RANGES} gaps in lane {Lane(mailbox.lane).label}; acknowledge the oldest first",
+            )
+
+    async def write(self, connection: asyncpg.Connection) -> None:
+        """Commit. Raises _MovedError when a mailbox is no longer as it was read."""
+        leaves = [leaf_hash(event.encode()) for event in self._events]
+        tree = Tree(leaves)
+        seal = self._sealer.seal(tree, str(self.id), self.at)
+        moved = [
+            mailbox for mailbox in self._mailboxes.values() if mailbox.rows or mailbox.done.floor != mailbox.floor
+        ]
+        arguments: list[Any] = [
+            self.id,
+            self.at,
+            b"".join(leaves),
+            seal,
+            [mailbox.endpoint for mailbox in moved],
+            [mailbox.lane for mailbox in moved],
+            [mailbox.floor for mailbox in moved],
+            [mailbox.done_text for mailbox in moved],
+            [mailbox.done.floor for mailbox in moved],
+            [mailbox.done.write() for mailbox in moved],
+            *([run[column] for run in self.runs] for column in range(7)),
+        ]
+        try:
+            notices = self._notices(tree, seal)
+            if notices is None:
+                await connection.fetchval(SQL.commit_progress, *arguments)
+                return
+            async with connection.transaction():
+                await connection.fetchval(SQL.commit_progress, *arguments)
+                await connection.fetchval(SQL.commit_messages, *notices.arguments())
+            self.woken = notices.mailboxes()
+        except asyncpg.PostgresError as error:
+            if error.sqlstate in ("LT412", "40P01"):
+                raise _MovedError from None
+            raise
+
+    def _notices(self, tree: Tree, seal: str) -> Batch | None:
+        """Messages that carry receipts of refusals and expiries to the senders concerned."""
+        told = [(leaf, row) for leaf, row in self._told if row["origin"] != 0]
+        if not told:
+            return None
+        receipts = events.receipts_json(tree, self._events, seal)
+        ticket = Ticket(len(told))
+        notices: list[Any] = []
+        for leaf, row in told:
+            body = receipts[leaf]
+            notices.append(
+                Submission(
+                    ticket=ticket,
+                    endpoint=0,
+                    endpoint_name="hub",
+                    sender_id=f"{self.id}/{leaf}",
+                    sender="hub",
+                    format=Format.RECEIPT,
+                    lane=Lane(row["lane"]),
+                    digest=digest_of(body),
+                    size=len(body),
+                    body=body,
+                    route={row["origin"]: [row["sender"]]},
+                )
+            )
+        return Batch(notices, self._sealer)

@@ -1,0 +1,56 @@
+"""What a mailbox has done with: a floor, and ranges beyond it.
+
+Sequences have gaps (they count microseconds), so an entry acknowledged on its own covers the range from
+just after the entry before it. Neighbouring entries then leave neighbouring ranges, which merge, and
+the floor rises through them: a mailbox acknowledged in any order ends with a floor and no ranges.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+
+_RANGE = re.compile(r"\[(\d+),(\d+)\)")
+
+
+@dataclass(slots=True)
+class Done:
+    """Sequences up to `floor`, and half-open `ranges` beyond it, sorted and apart."""
+
+    floor: int = 0
+    ranges: list[tuple[int, int]] = field(default_factory=list)
+
+    @classmethod
+    def read(cls, floor: int, multirange: str) -> Done:
+        """From the columns of `mailbox` (PostgreSQL's canonical int8multirange text)."""
+        return cls(floor, [(int(low), int(high)) for low, high in _RANGE.findall(multirange)])
+
+    def write(self) -> str:
+        return "{" + ",".join(f"[{low},{high})" for low, high in self.ranges) + "}"
+
+    def __contains__(self, seq: int) -> bool:
+        return seq <= self.floor or any(low <= seq < high for low, high in self.ranges)
+
+    def between(self, low: int, high: int) -> bool:
+        """Whether anything strictly between `low` and `high` is done already."""
+        return any(start < high and end > low + 1 for start, end in self.ranges)
+
+    def add(self, previous: int, seq: int) -> None:
+        """The entry `seq`, whose neighbour before is `previous`, is done."""
+        self.ranges.append((previous + 1, seq + 1))
+
+    def raise_floor(self, seq: int) -> None:
+        """Everything up to `seq` is done."""
+        self.floor = max(self.floor, seq)
+
+    def settle(self) -> None:
+        """Merge ranges that touch and let the floor rise. Call once after `add` and `raise_floor`."""
+        merged: list[tuple[int, int]] = []
+        for low, high in sorted(self.ranges):
+            if low <= self.floor + 1:
+                self.floor = max(self.floor, high - 1)
+            elif merged and low <= merged[-1][1]:
+                merged[-1] = (merged[-1][0], max(high, merged[-1][1]))
+            else:
+                merged.append((low, high))
+        self.ranges = merged
