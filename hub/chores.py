@@ -1,0 +1,102 @@
+"""Work that needs one owner among all processes: partitions, expiry, left-over uploads.
+
+Each chore runs in every process and takes an advisory lock for its turn; whoever has it works, the
+others pass. No leader is elected and none can be lost.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import asyncpg
+import structlog
+
+from hub.evidence.history import History
+from hub.relay.acknowledge import Acknowledgement, Acknowledger
+from hub.store import sql
+from hub.store.blobs import Blobs
+from hub.store.pool import UNAVAILABLE
+from protocol.problems import Problem
+
+log = structlog.get_logger()
+SQL = sql.load("chores")
+
+PARTITION_DAYS = 8
+UPLOAD_SECONDS = 24 * 3600
+"""An upload that stood still so long is given up."""
+EXPIRY_OVERLAP = timedelta(minutes=1)
+"""How much of the past is looked at again: a commit may become visible after its time."""
+
+
+class Chores:
+    """Runs the chores of one process."""
+
+    def __init__(
+        self, pool: asyncpg.Pool[Any], acknowledger: Acknowledger, history: History, blobs: Blobs
+    ) -> None:
+        self._pool = pool
+        self._acknowledger = acknowledger
+        self._history = history
+        self._blobs = blobs
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def start(self) -> None:
+        chores: list[tuple[int, float, Callable[[], Awaitable[None]]]] = [
+            (7010, 3600.0, self._partitions),
+            (7011, 2.0, self.expire),
+            (7012, 3600.0, self._uploads),
+        ]
+        self._tasks = [
+            asyncio.create_task(self._repeat(lock, seconds, chore), name=f"chore-{lock}")
+            for lock, seconds, chore in chores
+        ]
+
+    async def stop(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _repeat(self, lock: int, seconds: float, chore: Callable[[], Awaitable[None]]) -> None:
+        while True:
+            try:
+                # A session lock on a connection of its own for the turn: chores do their own commits.
+                async with self._pool.acquire() as connection:
+                    if await connection.fetchval("select pg_try_advisory_lock($1)", lock):
+                        try:
+                            await chore()
+                        finally:
+                            await connection.fetchval("select pg_advisory_unlock($1)", lock)
+            except (*UNAVAILABLE, TimeoutError, asyncpg.PostgresError, Problem) as error:
+                log.warning("a chore was put off", chore=chore.__name__, error=str(error))
+            await asyncio.sleep(seconds)
+
+    async def _partitions(self) -> None:
+        await self._pool.execute(SQL.ensure_partitions, PARTITION_DAYS)
+        await self._pool.execute(SQL.forget_workers)
+
+    async def _uploads(self) -> None:
+        await asyncio.to_thread(self._blobs.clean, time.time() - UPLOAD_SECONDS)
+
+    async def expire(self) -> None:
+        """End the deliveries of messages whose time has passed; their senders are told."""
+        now = datetime.now(UTC)
+        since = await self._pool.fetchval(SQL.watermark, "expiry") or now - timedelta(days=PARTITION_DAYS * 4)
+        while True:
+            rows = await self._pool.fetch(SQL.expiring, since - EXPIRY_OVERLAP, now, 500)
+            for row in rows:
+                seq, endpoints = await self._history.open_deliveries(row["id"])
+                reason = f"expired at {row['expires_at'].isoformat()}"
+                await asyncio.gather(
+                    *(
+                        self._acknowledger.end(Acknowledgement(endpoint, expired={seq: reason}))
+                        for endpoint in endpoints
+                    )
+                )
+            if len(rows) < 500:
+                break
+            since = rows[-1]["expires_at"] + EXPIRY_OVERLAP
+        await self._pool.execute(SQL.set_watermark, "expiry", now)

@@ -1,0 +1,223 @@
+"""What every HTTP door needs: problems as answers, bodies within bounds, and who is asking."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import re
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+
+import msgspec
+import structlog
+from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
+
+from hub.directory.follow import Directory
+from hub.directory.picture import AUDITOR, ENDPOINT, OPERATOR, Credential
+from protocol.problems import MEDIA_TYPE, Problem
+
+log = structlog.get_logger()
+Model = TypeVar("Model")
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+_SECURITY_HEADERS = {"X-Content-Type-Options": "nosniff", "Cache-Control": "no-store"}
+
+
+def problem_response(problem: Problem) -> web.Response:
+    headers = dict(_SECURITY_HEADERS)
+    if problem.retry_after is not None:
+        headers["Retry-After"] = str(max(1, round(problem.retry_after)))
+    if problem.status == 401:
+        headers["WWW-Authenticate"] = 'Bearer realm="lienthong"'
+    response = web.Response(
+        body=problem.to_json(), status=problem.status, content_type=MEDIA_TYPE, headers=headers
+    )
+    if problem.code in ("too-large", "timeout", "stopping"):
+        response.force_close()  # the rest of the body is not read
+    return response
+
+
+def json_response(body: bytes, status: int = 200) -> web.Response:
+    return web.Response(body=body, status=status, content_type="application/json", headers=_SECURITY_HEADERS)
+
+
+_BY_STATUS = {
+    404: ("not-found", "there is nothing at this address; see /openapi.json"),
+    405: ("method-not-allowed", "see /openapi.json for what this address answers"),
+    413: ("too-large", ""),
+    416: ("range-not-satisfiable", ""),
+}
+
+
+@web.middleware
+async def answer_problems(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Turn what handlers raise into RFC 9457 answers. Nothing else ever reaches a client."""
+    try:
+        return await handler(request)
+    except Problem as problem:
+        return problem_response(problem)
+    except web.HTTPException as error:
+        if error.status < 400:
+            raise
+        code, detail = _BY_STATUS.get(error.status, ("bad-request" if error.status < 500 else "internal", ""))
+        response = problem_response(Problem(code, detail))
+        if "Allow" in error.headers:
+            response.headers["Allow"] = error.headers["Allow"]
+        return response
+    except (ConnectionResetError, asyncio.CancelledError):
+        raise
+    except HttpProcessingError as error:
+        return problem_response(Problem("bad-request", f"the request's body is not valid HTTP: {error.message}"))
+    except Exception:
+        log.exception("a request failed", method=request.method, path=request.path)
+        return problem_response(Problem("internal"))
+
+
+# -- bodies -------------------------------------------------------------------------------------
+
+
+async def chunks(request: web.Request, limit: int, idle_seconds: float) -> AsyncIterator[bytes]:
+    """The body as it comes.
+
+    Raises `Problem` too-large as soon as the length is known or passed, and timeout when the client
+    sends nothing for `idle_seconds`.
+    """
+    length = request.content_length
+    if length is not None and length > limit:
+        raise Problem("too-large", f"the body has {length} bytes; at most {limit} are accepted", limit=limit)
+    received = 0
+    while True:
+        try:
+            async with asyncio.timeout(idle_seconds):
+                chunk = await request.content.readany()
+        except TimeoutError:
+            raise Problem("timeout", f"nothing came for {idle_seconds:g} s; send the request again") from None
+        if not chunk:
+            return
+        received += len(chunk)
+        if received > limit:
+            raise Problem("too-large", f"at most {limit} bytes are accepted", limit=limit)
+        yield chunk
+
+
+async def read_body(request: web.Request, limit: int, seconds: float) -> bytes:
+    """The whole body, within `limit` bytes and within `seconds` altogether. Raises `Problem` as `chunks`."""
+    content = request.content
+    if content.is_eof() and request.content_length is not None and request.content_length <= limit:
+        return await content.read()  # it came with the head: no timer, no generator
+    parts = []
+    try:
+        async with asyncio.timeout(seconds):
+            async for chunk in chunks(request, limit, seconds):
+                parts.append(chunk)
+    except TimeoutError:
+        raise Problem("timeout", f"the body took more than {seconds:g} s; send the request again") from None
+    return b"".join(parts)
+
+
+def _convert_problem(error: msgspec.ValidationError, where: str) -> Problem:
+    reason, _, path = str(error).partition(" - at `")
+    path = path.rstrip("`") or "$"
+    return Problem("bad-request", f"{where}: {reason}", fields=((path, reason),))
+
+
+def read_json(body: bytes, model: type[Model]) -> Model:
+    """The body as `model`. Raises `Problem` bad-request with the offending field."""
+    try:
+        return msgspec.json.decode(body, type=model)
+    except msgspec.ValidationError as error:
+        raise _convert_problem(error, "the body") from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise Problem("bad-request", f"the body is not JSON: {error}") from None
+
+
+def read_query(request: web.Request, model: type[Model]) -> Model:
+    """The query as `model`. Raises `Problem` bad-request with the offending parameter."""
+    values: dict[str, str] = {}
+    for name, value in request.query.items():
+        if name in values:
+            raise Problem("bad-request", f"the parameter {name} was given twice", fields=((name, "twice"),))
+        values[name] = value
+    try:
+        return msgspec.convert(values, model, strict=False)
+    except msgspec.ValidationError as error:
+        raise _convert_problem(error, "the query") from None
+
+
+# -- who is asking ------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """An authenticated client. `endpoint` is 0 for operators and auditors."""
+
+    role: str
+    endpoint: int = 0
+    name: str = ""
+
+    @property
+    def is_administrator(self) -> bool:
+        return self.role in (OPERATOR, AUDITOR)
+
+
+_BEARER = re.compile(r"Bearer +([!-~]{1,200})", re.IGNORECASE)
+
+
+class Gate:
+    """Authenticates requests against the directory, by bearer token or by client certificate."""
+
+    def __init__(self, directory: Directory) -> None:
+        self._directory = directory
+        self.seen: dict[int, float] = {}
+        """When each endpoint last came (UNIX time), since somebody took the dict away."""
+
+    def caller(self, request: web.Request) -> Caller:
+        """Who is asking. Raises `Problem` unauthenticated or forbidden."""
+        found = self._credential(request)
+        if found.role != ENDPOINT or found.endpoint is None:
+            return Caller(found.role, 0, found.label)
+        endpoint = self._directory.picture.endpoints.get(found.endpoint)
+        if endpoint is None or not endpoint.active:
+            raise Problem("forbidden", "this endpoint has been disabled; its mail waits. Ask the hub's operator")
+        self.seen[endpoint.id] = time.time()
+        return Caller(ENDPOINT, endpoint.id, endpoint.name)
+
+    def _credential(self, request: web.Request) -> Credential:
+        credentials = self._directory.picture.credentials
+        header = request.headers.get("Authorization")
+        if header is not None:
+            match = _BEARER.fullmatch(header)
+            found = credentials.get(hashlib.sha256(match[1].encode()).digest()) if match else None
+        else:
+            found = self._by_certificate(request, credentials)
+            if found is None:
+                raise Problem("unauthenticated", "send `Authorization: Bearer <token>`")
+        if found is None or not found.active:
+            raise Problem("unauthenticated", "the token is not known, or it has been revoked; get a new one")
+        if found.expires_at is not None and found.expires_at <= datetime.now(UTC):
+            raise Problem("unauthenticated", "the token has expired; get a new one")
+        return found
+
+    @staticmethod
+    def _by_certificate(request: web.Request, credentials: dict[bytes, Credential]) -> Credential | None:
+        tls: Any = request.get_extra_info("ssl_object")
+        der = tls.getpeercert(binary_form=True) if tls is not None else None
+        return credentials.get(hashlib.sha256(der).digest()) if der else None
+
+    def endpoint(self, request: web.Request) -> Caller:
+        """The calling endpoint. Raises `Problem` unauthenticated or forbidden."""
+        caller = self.caller(request)
+        if caller.role != ENDPOINT:
+            raise Problem("forbidden", f"this needs an endpoint's token, not an {caller.role}'s")
+        return caller
+
+    def administrator_or_none(self, request: web.Request) -> Caller | None:
+        """The calling operator or auditor; None for everybody else who brought no credential."""
+        if "Authorization" not in request.headers:
+            return None
+        caller = self.caller(request)
+        return caller if caller.is_administrator else None
