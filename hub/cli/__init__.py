@@ -1,0 +1,61 @@
+"""The ``lienthong`` command.
+
+Human output by default, JSON with ``--json``. Whatever goes wrong for a reason that a person can act on
+is one line on standard error that says what to do; the exit status is then 1 (2 for a wrong call).
+"""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from hub.cli import directory, keys, messages, serve
+from hub.cli.output import Output
+from protocol.problems import LienthongError, Problem
+
+
+class _Group(click.Group):
+    """Turns the project's errors into one line."""
+
+    def invoke(self, ctx: click.Context) -> object:
+        try:
+            return super().invoke(ctx)
+        except Problem as problem:
+            reasons = "".join(
+                f"; {path}: {reason}" for path, reason in problem.fields if reason not in problem.detail
+            )
+            raise click.ClickException(f"{problem.code}: {problem}{reasons}") from None
+        except (LienthongError, OSError) as error:
+            raise click.ClickException(str(error)) from None
+
+
+@click.group(
+    cls=_Group, context_settings={"auto_envvar_prefix": "LIENTHONG", "help_option_names": ["-h", "--help"]}
+)
+@click.version_option(package_name="lienthong", prog_name="lienthong")
+@click.option("--json", "as_json", is_flag=True, help="Write JSON instead of tables and sentences.")
+@click.pass_context
+def main(ctx: click.Context, as_json: bool) -> None:
+    """Lienthong: the hub through which public agencies exchange signed documents."""
+    ctx.obj = Output(as_json)
+
+
+for command in (
+    serve.serve,
+    serve.init,
+    directory.agency,
+    directory.endpoint,
+    directory.group,
+    directory.operator,
+    keys.key,
+    messages.send,
+    messages.receive,
+    messages.status,
+    messages.verify,
+):
+    main.add_command(command)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,266 @@
+"""``lienthong agency``, ``endpoint``, ``group`` and ``operator``: who is who."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import click
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from hub.cli.database import database_options, run
+from hub.cli.output import Output, json_option, local_time, pass_output
+from hub.directory import change
+from hub.directory.change import AgencyRow
+from hub.store import sql
+from protocol.signature import KeyFormatError, load_public
+
+SQL = sql.load("directory")
+
+
+@click.group()
+def agency() -> None:
+    """Agencies: the addresses of documents."""
+
+
+@agency.command("add")
+@click.argument("code")
+@click.argument("name")
+@click.option("--parent", help="Code of the unit above; read from the code's form when left out.")
+@click.option("--alias", "aliases", multiple=True, help="Another code it is known by; may be repeated.")
+@click.option("--endpoint", help="The endpoint that speaks for it.")
+@database_options
+@json_option
+@pass_output
+def agency_add(
+    output: Output,
+    code: str,
+    name: str,
+    parent: str | None,
+    aliases: tuple[str, ...],
+    endpoint: str | None,
+    data_dir: str,
+    database_url: str,
+) -> None:
+    """Add an agency, or change it."""
+    row = AgencyRow(code, name, parent, aliases, endpoint)
+    run(data_dir, database_url, lambda connection: change.add_agency(connection, row))
+    output.result({"code": code, "name": name}, f"{code} {name}")
+
+
+@agency.command("import")
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@database_options
+@json_option
+@pass_output
+def agency_import(output: Output, file: Path, data_dir: str, database_url: str) -> None:
+    """Add or change agencies from CSV: code,name[,parent,aliases,endpoint]. All or nothing.
+
+    Several aliases are separated by blanks. Endpoints that do not exist are made.
+    """
+    try:
+        text = file.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise change.DirectoryError(f"{file} is not UTF-8 (byte {error.start}); save it as UTF-8") from None
+    rows = list(change.read_csv(text))
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
+    with Progress(*columns, console=output.progress, transient=True, disable=output.as_json) as progress:
+        task = progress.add_task("Importing", total=len(rows))
+
+        async def go(connection: asyncpg.Connection) -> tuple[int, int]:
+            return await change.import_agencies(
+                connection, rows, lambda count: progress.update(task, completed=count)
+            )
+
+        agencies, endpoints = run(data_dir, database_url, go)
+    output.result(
+        {"agencies": agencies, "new_endpoints": endpoints},
+        f"{agencies} agencies imported, {endpoints} endpoints made",
+    )
+
+
+@agency.command("list")
+@click.argument("search", required=False)
+@click.option("--limit", default=50, show_default=True, help="Lines at the most.")
+@database_options
+@json_option
+@pass_output
+def agency_list(output: Output, search: str | None, limit: int, data_dir: str, database_url: str) -> None:
+    """List agencies: all, or those whose code, alias, parent or name fits SEARCH."""
+    rows = run(data_dir, database_url, lambda connection: connection.fetch(SQL.list_agencies, search, limit))
+    output.table(
+        "Agencies",
+        ("Code", "Name", "Parent", "Aliases", "Endpoint"),
+        ((r["code"], r["name"], r["parent"], " ".join(r["aliases"]), r["endpoint"]) for r in rows),
+        [dict(row) for row in rows],
+    )
+
+
+@click.group()
+def endpoint() -> None:
+    """Endpoints: connected systems, each with a mailbox."""
+
+
+@endpoint.command("add")
+@click.argument("name")
+@click.option("--agency", "agencies", multiple=True, help="An agency that it speaks for; may be repeated.")
+@click.option("--key", "key_file", type=click.Path(exists=True, path_type=Path), help="Its public key: PEM, JWK.")
+@click.option("--client-cert", type=click.Path(exists=True, path_type=Path), help="TLS client certificate, PEM.")
+@database_options
+@json_option
+@pass_output
+def endpoint_add(
+    output: Output,
+    name: str,
+    agencies: tuple[str, ...],
+    key_file: Path | None,
+    client_cert: Path | None,
+    data_dir: str,
+    database_url: str,
+) -> None:
+    """Add an endpoint and make its first token."""
+    public = load_public(key_file.read_bytes()) if key_file else None
+    certificate = _certificate(client_cert) if client_cert else None
+
+    async def go(connection: asyncpg.Connection) -> tuple[str, str | None]:
+        async with connection.transaction():
+            await change.add_endpoint(connection, name, agencies)
+            kid = None
+            if public is not None:
+                kid = await change.add_key(connection, public[0], endpoint=name, x5t=public[1])
+            if certificate is not None:
+                await change.trust_certificate(connection, name, certificate)
+            return await change.issue_token(connection, endpoint=name), kid
+
+    token, kid = run(data_dir, database_url, go)
+    lines = [f"Endpoint {name} speaks for {', '.join(agencies) or 'no agency yet'}."]
+    if kid:
+        lines.append(f"Key: {kid}")
+    lines.append(f"Token (shown this once): {token}")
+    output.result({"name": name, "agencies": agencies, "kid": kid, "token": token}, "\n".join(lines))
+
+
+def _certificate(file: Path) -> bytes:
+    try:
+        return x509.load_pem_x509_certificate(file.read_bytes()).public_bytes(Encoding.DER)
+    except ValueError as error:
+        raise KeyFormatError(f"{file} is not a PEM certificate: {error}") from None
+
+
+@endpoint.command("list")
+@database_options
+@json_option
+@pass_output
+def endpoint_list(output: Output, data_dir: str, database_url: str) -> None:
+    """List endpoints, and when each was last seen (Vietnam's time)."""
+    rows = run(data_dir, database_url, lambda connection: connection.fetch(SQL.list_endpoints))
+    output.table(
+        "Endpoints",
+        ("Name", "State", "Agencies", "Keys", "Credentials", "Last seen"),
+        (
+            (
+                r["name"],
+                "active" if r["active"] else "disabled",
+                r["agencies"],
+                r["keys"],
+                r["credentials"],
+                local_time(r["seen_at"]),
+            )
+            for r in rows
+        ),
+        [dict(row) for row in rows],
+    )
+
+
+def _set_active(name: str, active: bool) -> Any:
+    def command(output: Output, endpoint_name: str, data_dir: str, database_url: str) -> None:
+        run(data_dir, database_url, lambda c: change.set_endpoint_active(c, endpoint_name, active))
+        output.result({"name": endpoint_name, "active": active}, f"{endpoint_name} is {name}d; its mail is kept")
+
+    command.__doc__ = "Let an endpoint in again." if active else "Shut an endpoint out. Its mail waits."
+    decorated = database_options(json_option(pass_output(command)))
+    return endpoint.command(name)(click.argument("endpoint_name", metavar="NAME")(decorated))
+
+
+_set_active("disable", False)
+_set_active("enable", True)
+
+
+@endpoint.command("token")
+@click.argument("name")
+@click.option("--revoke-others", is_flag=True, help="End all older tokens now, not at the next rotation.")
+@click.option("--days", type=click.IntRange(min=1), help="How long it is valid; for good by default.")
+@database_options
+@json_option
+@pass_output
+def endpoint_token(
+    output: Output, name: str, revoke_others: bool, days: int | None, data_dir: str, database_url: str
+) -> None:
+    """Make another token. The newest two are valid, so that a system can change over without a gap."""
+    expires = datetime.now(UTC) + timedelta(days=days) if days else None
+    keep = 1 if revoke_others else change.TOKENS_PER_ENDPOINT
+    token = run(
+        data_dir,
+        database_url,
+        lambda c: change.issue_token(c, endpoint=name, expires_at=expires, keep=keep),
+    )
+    output.result(
+        {"name": name, "token": token, "expires": expires},
+        f"Token for {name} (shown this once): {token}"
+        + (f"\nValid until {local_time(expires)}" if expires else ""),
+    )
+
+
+@endpoint.command("revoke")
+@click.argument("name")
+@database_options
+@json_option
+@pass_output
+def endpoint_revoke(output: Output, name: str, data_dir: str, database_url: str) -> None:
+    """End every token and client certificate of an endpoint."""
+    count = run(data_dir, database_url, lambda c: change.revoke_credentials(c, name))
+    output.result({"name": name, "revoked": count}, f"{count} credentials of {name} ended")
+
+
+@click.group()
+def group() -> None:
+    """Named groups of recipients (`group:NAME` in a document's `to`)."""
+
+
+@group.command("set")
+@click.argument("name")
+@click.argument("members", nargs=-1, required=True)
+@database_options
+@json_option
+@pass_output
+def group_set(output: Output, name: str, members: tuple[str, ...], data_dir: str, database_url: str) -> None:
+    """Make a group of these agencies, or replace its members."""
+    run(data_dir, database_url, lambda c: change.put_group(c, name, members))
+    output.result({"name": name, "members": members}, f"group:{name} has {len(members)} members")
+
+
+@click.group()
+def operator() -> None:
+    """Administrators: operators and auditors."""
+
+
+@operator.command("token")
+@click.option("--role", type=click.Choice(["operator", "auditor"]), default="operator", show_default=True)
+@click.option("--label", default="", help="Whose it is.")
+@click.option("--days", type=click.IntRange(min=1), help="How long it is valid; for good by default.")
+@database_options
+@json_option
+@pass_output
+def operator_token(
+    output: Output, role: str, label: str, days: int | None, data_dir: str, database_url: str
+) -> None:
+    """Make an administrator's token."""
+    expires = datetime.now(UTC) + timedelta(days=days) if days else None
+    token = run(
+        data_dir, database_url, lambda c: change.issue_token(c, role=role, label=label, expires_at=expires)
+    )
+    output.result({"role": role, "token": token}, f"Token for an {role} (shown this once): {token}")

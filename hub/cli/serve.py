@@ -1,0 +1,114 @@
+"""``lienthong init`` and ``lienthong serve``."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from hub import config
+from hub.cli.database import database_options, open_database
+from hub.cli.output import Output, json_option, pass_output
+from hub.directory import change
+from hub.evidence.keys import load_hub_key, make_hub_key
+from hub.observe.logging import configure
+from hub.store.embedded import EmbeddedPostgres
+from hub.supervisor import Supervisor
+from protocol.signature import thumbprint
+
+_DEFAULT = config.Config()
+
+
+def _setting(name: str, help: str, **options: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    default = getattr(_DEFAULT, name)
+    flag = "--" + name.replace("_", "-")
+    return click.option(flag, default=default, show_default=default not in ("", None), help=help, **options)
+
+
+_SERVE_OPTIONS = [
+    _setting("host", "Address to listen on."),
+    _setting("port", "Port to listen on; 0 takes a free one."),
+    _setting("workers", "Processes, all alike. One for each core is right."),
+    _setting("name", "The hub's name in its receipts."),
+    _setting("tls_cert", "TLS certificate chain, PEM.", type=click.Path()),
+    _setting("tls_key", "TLS private key, PEM.", type=click.Path()),
+    _setting("tls_client_ca", "Accept client certificates signed by these, PEM.", type=click.Path()),
+    _setting("allow_plain_http", "Speak plain HTTP on other addresses than loopback.", is_flag=True),
+    _setting("max_message_bytes", "Largest native message."),
+    _setting("max_batch_bytes", "Largest batch."),
+    _setting("max_batch_messages", "Messages in a batch."),
+    _setting("max_xml_bytes", "Largest edXML message."),
+    _setting("max_attachment_bytes", "Largest attachment."),
+    _setting("max_queue_bytes", "Messages on their way to a commit, per process, before 503."),
+    _setting("request_seconds", "How long a request's head may take, and its body stand still."),
+    _setting("stop_seconds", "How long requests under way may take when the hub stops."),
+]
+
+
+def _serve_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    for option in reversed(_SERVE_OPTIONS):
+        command = option(command)
+    return command
+
+
+@click.command()
+@database_options
+@_serve_options
+@json_option
+def serve(**settings: Any) -> None:
+    """Run the hub until it is stopped (Ctrl-C or SIGTERM).
+
+    Every option can also be given as an environment variable: LIENTHONG_SERVE_PORT for --port.
+    """
+    configure()
+    output = click.get_current_context().ensure_object(Output)
+    made = config.make(**settings)
+
+    def ready(address: str) -> None:
+        output.result({"ready": address}, f"Lienthong is ready at {address}")
+
+    with contextlib.suppress(KeyboardInterrupt):
+        asyncio.run(Supervisor(made, ready).run())
+
+
+@click.command()
+@database_options
+@json_option
+@pass_output
+def init(output: Output, data_dir: str, database_url: str) -> None:
+    """Prepare a hub: its key, its database, and a first operator's token.
+
+    May be repeated: it never replaces what is there, and each time makes another operator's token.
+    """
+    folder = Path(data_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    key_file = folder / "hub-key.pem"
+    make_hub_key(key_file)
+    kid = thumbprint(load_hub_key(key_file).public_key())
+
+    async def go() -> str:
+        started = None
+        if not database_url:
+            postgres = EmbeddedPostgres(folder)
+            if not postgres.initialised:
+                await asyncio.to_thread(postgres.start)
+                started = postgres
+        try:
+            async with open_database(data_dir, database_url) as connection:
+                return await change.issue_token(connection, role="operator", label="init")
+        finally:
+            if started:
+                await asyncio.to_thread(started.stop)
+
+    token = asyncio.run(go())
+    output.result(
+        {"data_dir": str(folder), "hub_key": kid, "operator_token": token},
+        f"The hub in {folder} is ready to serve.\n"
+        f"Its key: {kid}\n"
+        f"Operator's token (shown this once): {token}\n"
+        f"Next: lienthong agency add, lienthong endpoint add, lienthong serve --data-dir {folder}",
+    )

@@ -1,0 +1,179 @@
+"""Keeps one node running: the embedded PostgreSQL if it has one, and its worker processes.
+
+Whatever dies is started again: a worker at once (later if it keeps dying), PostgreSQL as soon as it lets
+itself be started. The supervisor itself does next to nothing, so that next to nothing can end it; if it
+is killed, its workers stop, and the next start finds PostgreSQL as it was left.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import signal
+import socket
+import sys
+from collections.abc import Callable
+
+import msgspec
+import structlog
+
+from hub.config import Config
+from hub.evidence.keys import make_hub_key
+from hub.store.embedded import EmbeddedPostgres
+from hub.store.pool import StoreError, migrate, wait_until_reachable
+from hub.worker import ENVIRONMENT, Orders, listen
+
+log = structlog.get_logger()
+
+WATCH_SECONDS = 0.2
+MAX_PAUSE_SECONDS = 10.0
+
+
+class Supervisor:
+    """Runs a node until it is told to stop."""
+
+    def __init__(self, config: Config, ready: Callable[[str], None]) -> None:
+        """`ready` is told the node's address once every worker answers."""
+        self._config = config
+        self._ready = ready
+        self._postgres = EmbeddedPostgres(config.data) if config.embedded else None
+        self._stopping = asyncio.Event()
+
+    @property
+    def _database_url(self) -> str:
+        return self._postgres.url if self._postgres else self._config.database_url
+
+    async def run(self) -> None:
+        """Start everything, keep it running, stop it in order on SIGTERM or SIGINT."""
+        config = self._config
+        config.data.mkdir(parents=True, exist_ok=True)
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stopping.set)
+        # Bound but not listening: it keeps the port ours while workers come and go.
+        reserved = listen(config.host, config.port)
+        lifeline, keep_open = os.pipe()
+        try:
+            if self._postgres:
+                await asyncio.to_thread(self._postgres.start)
+            await wait_until_reachable(self._database_url, 60)
+            for applied in await migrate(self._database_url):
+                log.info("the schema was brought up to date", migration=applied)
+            if make_hub_key(config.hub_key_file):
+                log.info("made the hub's key", file=str(config.hub_key_file))
+            shutil.rmtree(config.metrics_dir, ignore_errors=True)
+            config.metrics_dir.mkdir(parents=True)
+            await self._serve(reserved, lifeline)
+        finally:
+            os.close(keep_open)
+            os.close(lifeline)
+            reserved.close()
+            if self._postgres:
+                await asyncio.to_thread(self._postgres.stop)
+
+    async def _serve(self, reserved: socket.socket, lifeline: int) -> None:
+        port = reserved.getsockname()[1]
+        up = [asyncio.Event() for _ in range(self._config.workers)]
+        tasks = [asyncio.create_task(self._keep_worker(port, lifeline, event)) for event in up]
+        if self._postgres:
+            tasks.append(asyncio.create_task(self._keep_postgres(self._postgres)))
+        stopping = asyncio.create_task(self._stopping.wait())
+        announce = asyncio.create_task(self._announce(port, up))
+        try:
+            done, _ = await asyncio.wait([stopping, *tasks], return_when=asyncio.FIRST_COMPLETED)
+            for task in done - {stopping}:
+                task.result()
+        finally:
+            for task in (stopping, announce, *tasks):
+                task.cancel()
+            await asyncio.gather(stopping, announce, *tasks, return_exceptions=True)
+
+    async def _announce(self, port: int, up: list[asyncio.Event]) -> None:
+        for event in up:
+            await event.wait()
+        scheme = "https" if self._config.tls_cert else "http"
+        host = f"[{self._config.host}]" if ":" in self._config.host else self._config.host
+        self._ready(f"{scheme}://{host}:{port}")
+
+    async def _keep_worker(self, port: int, lifeline: int, up: asyncio.Event) -> None:
+        pause = 0.1
+        while True:
+            started = asyncio.get_running_loop().time()
+            process, ready = await self._spawn(port, lifeline)
+            announced = asyncio.create_task(self._wait_ready(ready, up))
+            try:
+                status = await process.wait()
+            except asyncio.CancelledError:
+                await self._end(process)
+                raise
+            finally:
+                announced.cancel()
+                await asyncio.gather(announced, return_exceptions=True)
+            self._forget_metrics(process.pid)
+            if asyncio.get_running_loop().time() - started > 10:
+                pause = 0.1
+            log.error("a worker ended; starting another", pid=process.pid, status=status, seconds=pause)
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, MAX_PAUSE_SECONDS)
+
+    async def _spawn(self, port: int, lifeline: int) -> tuple[asyncio.subprocess.Process, int]:
+        ready, announce = os.pipe()
+        orders = Orders(self._config, self._database_url, port, lifeline, announce)
+        environment = os.environ | {
+            ENVIRONMENT: msgspec.json.encode(orders).decode(),
+            "PROMETHEUS_MULTIPROC_DIR": str(self._config.metrics_dir.resolve()),
+        }
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "hub.worker",
+            env=environment,
+            stdin=asyncio.subprocess.DEVNULL,
+            pass_fds=(lifeline, announce),
+            start_new_session=True,  # Ctrl-C reaches the supervisor, which stops workers in order
+        )
+        os.close(announce)
+        return process, ready
+
+    @staticmethod
+    async def _wait_ready(ready: int, up: asyncio.Event) -> None:
+        loop = asyncio.get_running_loop()
+        readable = asyncio.Event()
+        loop.add_reader(ready, readable.set)
+        try:
+            await readable.wait()
+            if os.read(ready, 16):
+                up.set()
+        finally:
+            loop.remove_reader(ready)
+            os.close(ready)
+
+    async def _end(self, process: asyncio.subprocess.Process) -> None:
+        if process.returncode is not None:
+            return
+        process.terminate()
+        try:
+            async with asyncio.timeout(self._config.stop_seconds + 5):
+                await process.wait()
+        except TimeoutError:
+            log.error("a worker did not stop in time; killing it", pid=process.pid)
+            process.kill()
+            await process.wait()
+
+    def _forget_metrics(self, pid: int) -> None:
+        for path in self._config.metrics_dir.glob(f"gauge_live*_{pid}.db"):
+            path.unlink(missing_ok=True)
+
+    async def _keep_postgres(self, postgres: EmbeddedPostgres) -> None:
+        while True:
+            await asyncio.sleep(WATCH_SECONDS)
+            if postgres.pid() is not None:
+                continue
+            log.error("PostgreSQL ended; starting it again")
+            try:
+                await asyncio.to_thread(postgres.start)
+                log.info("PostgreSQL is back")
+            except StoreError as error:
+                # After a kill its old processes need a moment to notice and let go of shared memory.
+                log.warning("PostgreSQL cannot be started yet", error=str(error))
