@@ -1,0 +1,117 @@
+"""Requests that are repeated until they are answered, refused for good, or out of time."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import ssl
+from collections.abc import Awaitable, Callable, Mapping
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import aiohttp
+import orjson
+
+from protocol.problems import Problem, from_members
+
+Answer = TypeVar("Answer")
+
+FIRST_PAUSE = 0.1
+LONGEST_PAUSE = 10.0
+
+
+async def raise_for_problem(response: aiohttp.ClientResponse) -> None:
+    """Raise `Problem` when the answer is one. An answer that is not the hub's becomes one too."""
+    if response.status < 400:
+        return
+    body = await response.read()
+    try:
+        members = orjson.loads(body)
+    except ValueError:
+        members = {}
+    problem = from_members(members if isinstance(members, dict) else {}, response.status)
+    retry_after = response.headers.get("Retry-After", "")
+    if retry_after.isdigit():
+        problem.retry_after = float(retry_after)
+    raise problem
+
+
+class Transport:
+    """One hub's address, one credential, one pool of connections."""
+
+    def __init__(
+        self, url: str, token: str | None, tls: ssl.SSLContext | None, retry_seconds: float, timeout: float
+    ) -> None:
+        self.url = url.rstrip("/")
+        self._headers = {"Authorization": f"Bearer {token}"} if token else {}
+        self._tls = tls
+        self._retry_seconds = retry_seconds
+        # No limit on the whole: attachments take what they take. A silent peer is given up.
+        self._timeout = aiohttp.ClientTimeout(total=None, sock_connect=timeout, sock_read=timeout)
+        self._session: aiohttp.ClientSession | None = None
+
+    async def __aenter__(self) -> Self:
+        connector = aiohttp.TCPConnector(ssl=self._tls if self._tls is not None else True, limit=0)
+        self._session = aiohttp.ClientSession(
+            connector=connector, headers=self._headers, timeout=self._timeout, auto_decompress=False
+        )
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        assert self._session is not None
+        await self._session.close()
+
+    def open(self, method: str, path: str, **options: Any) -> Any:
+        """One attempt at a request, as aiohttp's context manager."""
+        if self._session is None:
+            raise RuntimeError("use the client in an `async with` block")
+        return self._session.request(method, self.url + path, **options)
+
+    async def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        data: Callable[[], Any] | None = None,
+        headers: Mapping[str, str] | None = None,
+        params: Mapping[str, str] | None = None,
+        read_timeout: float | None = None,
+    ) -> tuple[int, bytes]:
+        """Status and body of the answer. `data` makes the body anew for each attempt.
+
+        Raises `Problem`: the hub's, or unreachable.
+        """
+        options: dict[str, Any] = {"headers": headers, "params": params}
+        if read_timeout is not None:
+            options["timeout"] = aiohttp.ClientTimeout(
+                total=None, sock_connect=self._timeout.sock_connect, sock_read=read_timeout
+            )
+
+        async def attempt() -> tuple[int, bytes]:
+            async with self.open(method, path, data=data() if data else None, **options) as response:
+                await raise_for_problem(response)
+                return response.status, await response.read()
+
+        return await self.retry(attempt)
+
+    async def retry(self, attempt: Callable[[], Awaitable[Answer]]) -> Answer:
+        """Run `attempt` until it returns, fails for good, or `retry_seconds` have passed."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self._retry_seconds
+        pause = FIRST_PAUSE
+        while True:
+            try:
+                return await attempt()
+            except Problem as problem:
+                if not problem.retryable or loop.time() >= deadline:
+                    raise
+                pause = max(pause, problem.retry_after or 0.0)
+            except (aiohttp.ClientError, TimeoutError, ConnectionError) as error:
+                if loop.time() >= deadline:
+                    reason = str(error) or type(error).__name__
+                    raise Problem("unreachable", f"no answer from {self.url}: {reason}") from None
+            # Jitter, so that clients that failed together do not come back together.
+            await asyncio.sleep(min(pause * random.uniform(0.5, 1.0), max(0.0, deadline - loop.time())))  # noqa: S311
+            pause = min(pause * 2, LONGEST_PAUSE)
