@@ -11,6 +11,7 @@ import time
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from uuid import UUID
 
 import asyncpg
 import structlog
@@ -85,8 +86,9 @@ class Chores:
         """End the deliveries of messages whose time has passed; their senders are told."""
         now = datetime.now(UTC)
         since = await self._pool.fetchval(SQL.watermark, "expiry") or now - timedelta(days=PARTITION_DAYS * 4)
+        after = since - EXPIRY_OVERLAP, UUID(int=0)
         while True:
-            rows = await self._pool.fetch(SQL.expiring, since - EXPIRY_OVERLAP, now, 500)
+            rows = await self._pool.fetch(SQL.expiring, *after, now, 500)
             for row in rows:
                 seq, endpoints = await self._history.open_deliveries(row["id"])
                 reason = f"expired at {row['expires_at'].isoformat()}"
@@ -98,5 +100,5 @@ class Chores:
                 )
             if len(rows) < 500:
                 break
-            since = rows[-1]["expires_at"] + EXPIRY_OVERLAP
+            after = rows[-1]["expires_at"], rows[-1]["id"]
         await self._pool.execute(SQL.set_watermark, "expiry", now)

@@ -8,8 +8,7 @@ in the hub's OpenAPI document. Members that it does not know are kept in the byt
 from __future__ import annotations
 
 import unicodedata
-import uuid
-from datetime import datetime
+from datetime import UTC, datetime
 from enum import IntEnum
 from typing import Annotated, Literal
 
@@ -17,6 +16,7 @@ import msgspec
 from msgspec import Meta
 
 from protocol.agency import CODE_PATTERN
+from protocol.ids import uuid7
 from protocol.problems import Problem
 from protocol.signature import Jws, Signer, parse
 
@@ -173,6 +173,11 @@ def read_document(payload: bytes) -> Document:
             f"{len(document.to)} addresses in `to`; at most {MAX_RECIPIENTS} are allowed, or address a group",
             limit=MAX_RECIPIENTS,
         )
+    if document.expires is not None:
+        try:
+            document.expires.astimezone(UTC)
+        except OverflowError:
+            raise _missing("$.expires", "in UTC it lies outside the years 1 to 9999") from None
     if document.kind == "status" and document.status is None:
         raise _missing("$.status", "a message of kind `status` needs `status`")
     if document.kind == "status" and not document.response_for:
@@ -205,7 +210,7 @@ def seal(document: Document, signer: Signer) -> bytes:
 
 def new_id() -> str:
     """A fresh message id for a sender that keeps none of its own."""
-    return str(uuid.uuid4())
+    return str(uuid7())
 
 
 def printable(text: str) -> str:

@@ -134,7 +134,11 @@ class Picture:
         if changes.groups:
             made["groups"] = self.groups | {row.name: row for row in changes.groups}
         if changes.keys:
-            made["keys"] = self.keys | dict(_by_names(changes.keys))
+            # A renewed certificate has another thumbprint; by the old one the key is no longer found.
+            known = [self.keys[row.kid] for row in changes.keys if row.kid in self.keys]
+            gone = {f"x5t:{key.x5t}" for key in known if key.x5t}
+            kept = {name: key for name, key in self.keys.items() if name not in gone} if gone else self.keys
+            made["keys"] = kept | dict(_by_names(changes.keys))
         if changes.credentials:
             made["credentials"] = self.credentials | {row.hash: row for row in changes.credentials}
         if changes.agencies:
@@ -146,11 +150,13 @@ class Picture:
         aliases = dict(self.aliases)
         children = dict(self.children)
         moved: dict[str, list[str]] = {}
-        for row in rows:
+        for row in rows:  # first what is given up: an alias may change hands within one change
             before = self.agencies.get(row.code)
             for alias in before.aliases if before else ():
                 if aliases.get(alias) == row.code:
                     del aliases[alias]
+        for row in rows:
+            before = self.agencies.get(row.code)
             for alias in row.aliases:
                 aliases.setdefault(alias, row.code)
             if before and before.parent != row.parent and before.parent is not None:

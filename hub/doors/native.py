@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import io
 from typing import BinaryIO
 from uuid import UUID
@@ -232,9 +233,10 @@ class NativeDoor:
     async def _find(self, request: web.Request, caller: Caller) -> asyncpg.Record:
         """The message that the address names, if the caller sent it, gets it, or administers the hub."""
         name = request.match_info["id"]
-        try:
+        row = None
+        with contextlib.suppress(ValueError):
             row = await self._history.message(UUID(name))
-        except ValueError:
+        if row is None and "\0" not in name:  # which no text in PostgreSQL holds
             row = await self._history.message_of_sender(caller.endpoint, name)
         if row is None or not (
             caller.is_administrator
@@ -339,11 +341,15 @@ class NativeDoor:
         return web.FileResponse(self._blobs.path(sha256), headers=headers, chunk_size=1 << 18)
 
 
-async def _read_edxml(source: bytes | BinaryIO, size: int) -> edxml.Header:
-    if size < _THREAD_XML_BYTES and isinstance(source, bytes):
-        return edxml.read(source, whole=True)
-    stream = io.BytesIO(source) if isinstance(source, bytes) else source
-    return await asyncio.to_thread(edxml.read, stream, whole=True)
+async def _read_edxml(source: bytes | BinaryIO, size: int) -> edxml.Header | Problem:
+    """The header, or why there is none: the refusal is sealed as that of a native message is."""
+    try:
+        if size < _THREAD_XML_BYTES and isinstance(source, bytes):
+            return edxml.read(source, whole=True)
+        stream = io.BytesIO(source) if isinstance(source, bytes) else source
+        return await asyncio.to_thread(edxml.read, stream, whole=True)
+    except Problem as problem:
+        return problem
 
 
 def _answer_members(accepted: Accepted) -> bytes:

@@ -22,10 +22,10 @@ from hub.directory.follow import Directory
 from hub.doors.http import Gate
 from hub.doors.models import EndpointStatus, HubStatus, LaneStatus, WorkerStatus
 from hub.observe import metrics
-from hub.relay.ids import uuid7
 from hub.store import sql
 from hub.store.pool import UNAVAILABLE
 from protocol.evidence import timestamp
+from protocol.ids import uuid7
 from protocol.message import Lane
 
 log = structlog.get_logger()

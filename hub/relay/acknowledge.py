@@ -27,12 +27,12 @@ from hub.relay import events
 from hub.relay.batcher import Batcher
 from hub.relay.commit import Batch, Submission, Ticket, digest_of
 from hub.relay.format import Format
-from hub.relay.ids import uuid7
 from hub.relay.ranges import Done
 from hub.store import sql
 from hub.store.pool import UNAVAILABLE, read_route
 from hub.store.reconnect import Reconnecting
 from protocol.evidence import EventKind, Sealer, Tree, leaf_hash, timestamp
+from protocol.ids import uuid7
 from protocol.message import Lane
 from protocol.problems import Problem
 
@@ -104,7 +104,9 @@ class Acknowledger:
         self._committed = committed
         self.ended = 0
         self._connection = Reconnecting(url, "acknowledge")
-        self.batcher: Batcher[Acknowledgement] = Batcher("acknowledge", self._flush, max_items=MAX_REQUESTS)
+        self.batcher: Batcher[Acknowledgement] = Batcher(
+            "acknowledge", self._flush, self._fail, max_items=MAX_REQUESTS
+        )
 
     def start(self) -> None:
         self.batcher.start()
@@ -143,7 +145,7 @@ class Acknowledger:
             self._fail(requests, Problem("store-unavailable", "nothing is lost: acknowledge again", retry_after=2))
 
     @staticmethod
-    def _fail(requests: list[Acknowledgement], problem: Problem) -> None:
+    def _fail(requests: list[Acknowledgement], problem: Exception) -> None:
         for request in requests:
             if not request.done.done():
                 request.done.set_exception(problem)

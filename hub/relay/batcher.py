@@ -21,14 +21,15 @@ class Batcher(Generic[Item]):
     """A queue and the workers that empty it in batches.
 
     `flush(worker, items)` gets up to `max_items` items of up to `max_weight` together (always at least
-    one) and must tell its callers how each ended; it must not raise. `weigh` gives an item's weight,
-    in bytes.
+    one) and must tell whoever waits for each how it ended; if it raises, `failed(items, error)` must.
+    `weigh` gives an item's weight, in bytes.
     """
 
     def __init__(
         self,
         name: str,
         flush: Callable[[int, list[Item]], Awaitable[None]],
+        failed: Callable[[list[Item], Exception], None],
         *,
         workers: int = 1,
         max_items: int = 256,
@@ -40,6 +41,7 @@ class Batcher(Generic[Item]):
         self.batches = 0
         self.items = 0
         self._flush = flush
+        self._failed = failed
         self._workers = workers
         self._max_items = max_items
         self._max_weight = max_weight
@@ -102,8 +104,9 @@ class Batcher(Generic[Item]):
             self.items += len(batch)
             try:
                 await self._flush(worker, batch)
-            except Exception:  # a worker that died would stop the hub without a word
+            except Exception as error:  # a worker that died would stop the hub without a word
                 log.exception("a flush failed", batcher=self.name, items=len(batch))
+                self._failed(batch, error)
             finally:
                 self._busy -= 1
                 if not self._busy and not self._queue:

@@ -28,11 +28,11 @@ from hub.observe import metrics
 from hub.relay import events
 from hub.relay.batcher import Batcher
 from hub.relay.format import Format
-from hub.relay.ids import uuid7
 from hub.store import sql
-from hub.store.pool import UNAVAILABLE, route_json
+from hub.store.pool import UNAVAILABLE, is_away, route_json
 from hub.store.reconnect import Reconnecting
 from protocol.evidence import Sealer, Tree, leaf_hash, recipients_digest, timestamp
+from protocol.ids import uuid7
 from protocol.message import Lane
 from protocol.problems import Problem
 
@@ -45,6 +45,8 @@ FLUSHERS = 2
 """Two commits under way hide each other's fsync; more only made batches smaller."""
 RETRY_SECONDS = 20.0
 """How long a batch is tried while PostgreSQL is away before its senders are told to come back."""
+RETRY_PAUSE = 0.05
+DEADLOCK = "40P01"
 
 
 class Ticket:
@@ -215,6 +217,7 @@ class Committer:
         self.batcher: Batcher[Work] = Batcher(
             "commit",
             self._flush,
+            self._give_up,
             workers=FLUSHERS,
             max_items=MAX_BATCH,
             max_weight=MAX_BATCH_BYTES,
@@ -240,10 +243,19 @@ class Committer:
             batch = Batch(work, self._sealer)
             try:
                 await self._commit(worker, batch)
-            except asyncpg.PostgresError as error:
-                if error.sqlstate == "LT409":
+            except (*UNAVAILABLE, TimeoutError, asyncpg.PostgresError) as error:
+                if getattr(error, "sqlstate", None) == "LT409":
                     work = await self._settle_known(worker, batch)
                     continue
+                if is_away(error):
+                    log.error("PostgreSQL is away; a batch was given up", error=str(error), items=len(work))
+                    self._fail(
+                        work,
+                        Problem(
+                            "store-unavailable", "nothing is lost: send the same message again", retry_after=2
+                        ),
+                    )
+                    return
                 if len(work) > 1:
                     # One message that PostgreSQL will not take must not fail its neighbours.
                     log.warning("a batch failed; trying its parts", error=str(error), items=len(work))
@@ -251,16 +263,9 @@ class Committer:
                     await self._flush(worker, work[:middle])
                     await self._flush(worker, work[middle:])
                     return
-                log.error("a message could not be stored", error=str(error), sqlstate=error.sqlstate)
+                log.error("a message could not be stored", error=str(error))
                 self._fail(
                     work, Problem("internal", "the hub could not store this message; its operator can see why")
-                )
-                return
-            except (*UNAVAILABLE, TimeoutError) as error:
-                log.error("PostgreSQL is away; a batch was given up", error=str(error), items=len(work))
-                self._fail(
-                    work,
-                    Problem("store-unavailable", "nothing is lost: send the same message again", retry_after=2),
                 )
                 return
             batch.settle()
@@ -278,22 +283,16 @@ class Committer:
                 connection = await self._connections[worker].get(deadline)
                 await connection.fetchval(SQL.commit_messages, *arguments)
                 return
-            except UNAVAILABLE as error:
-                if asyncio.get_running_loop().time() >= deadline:
+            except (*UNAVAILABLE, TimeoutError, asyncpg.PostgresError) as error:
+                passing = is_away(error) or getattr(error, "sqlstate", None) == DEADLOCK
+                if not passing and in_doubt and await self._was_committed(worker, batch):
+                    return
+                if not passing or asyncio.get_running_loop().time() >= deadline:
                     raise
                 log.warning("a commit was interrupted; sending the batch again", error=str(error))
                 in_doubt = True
                 await self._connections[worker].discard()
-            except asyncpg.PostgresError as error:
-                if in_doubt and await self._was_committed(worker, batch):
-                    return
-                if error.sqlstate and error.sqlstate[:2] in ("57", "40"):  # shutting down; deadlock
-                    if asyncio.get_running_loop().time() >= deadline:
-                        raise
-                    in_doubt = True
-                    await self._connections[worker].discard()
-                    continue
-                raise
+                await asyncio.sleep(RETRY_PAUSE)
 
     async def _was_committed(self, worker: int, batch: Batch) -> bool:
         connection = await self._connections[worker].get()
@@ -346,11 +345,21 @@ class Committer:
         metrics.COMMITS.labels("messages").inc()
         metrics.COMMIT_SECONDS.observe(time.monotonic() - started)
 
+    @classmethod
+    def _give_up(cls, work: list[Work], error: Exception) -> None:
+        """A flush failed as none should. Whoever still waits is told."""
+        open_work = [item for item in work if not (item.receipt or item.problem or _is_duplicate(item))]
+        cls._fail(open_work, Problem("internal", "nothing is lost: send the same message again"))
+
     @staticmethod
     def _fail(work: list[Work], problem: Problem) -> None:
         for item in work:
             item.problem = problem
             item.ticket.settle()
+
+
+def _is_duplicate(item: Work) -> bool:
+    return isinstance(item, Submission) and item.duplicate_of is not None
 
 
 def digest_of(body: bytes) -> bytes:

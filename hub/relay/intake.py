@@ -58,9 +58,9 @@ class Accepted:
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """An edXML message as a door received it: its header, and its bytes or their blob."""
+    """An edXML message as a door received it: its header, or why it has none, and its bytes or their blob."""
 
-    header: Header
+    header: Header | Problem
     digest: bytes
     size: int
     body: bytes | None
@@ -121,11 +121,13 @@ class Intake:
     async def edxml(self, sender: Sender, stored: Stored) -> Accepted:
         """Take in one edXML message. Raises `Problem`."""
         picture = self._directory.picture
-        header = stored.header
         outcome: Submission | Problem
         with self._admission.admit(len(stored.body or b"")):
             ticket = Ticket(1)
             try:
+                header = stored.header
+                if isinstance(header, Problem):
+                    raise header
                 agency = self._speaks_for(picture, sender, header.sender)
                 found = route(picture, header.recipients)
                 require_reachable(found, report=False)

@@ -35,6 +35,7 @@ INACTIVE = "the agency has been closed"
 NOT_CONNECTED = "no endpoint speaks for this agency yet"
 DISABLED = "the endpoint of this agency is disabled"
 NO_GROUP = "there is no such group"
+EMPTY_GROUP = "the group has no members"
 NOTHING_BELOW = "no agency is known below this unit"
 
 
@@ -83,6 +84,8 @@ def route(picture: Picture, addresses: Iterable[str]) -> Route:
             if group is None or not group.active:
                 found.unreachable.append((address, NO_GROUP))
                 continue
+            if not group.members:
+                found.unreachable.append((address, EMPTY_GROUP))
             for member in group.members:
                 add_code(member)
         else:
@@ -90,10 +93,10 @@ def route(picture: Picture, addresses: Iterable[str]) -> Route:
             if unit is None:
                 found.unreachable.append((address, UNKNOWN))
                 continue
-            before = len(seen)
+            agency = None
             for agency in picture.below(unit.code):
                 add(agency)
-            if len(seen) == before and unit.code not in picture.children:
+            if agency is None:
                 found.unreachable.append((address, NOTHING_BELOW))
     return found
 

@@ -61,7 +61,7 @@ class Verifier:
 
     def __init__(self) -> None:
         self._threads = ThreadPoolExecutor(1, thread_name_prefix="verify")
-        self._batcher: Batcher[_Check] = Batcher("verify", self._flush, max_items=GROUP)
+        self._batcher: Batcher[_Check] = Batcher("verify", self._flush, self._fail, max_items=GROUP)
 
     def start(self) -> None:
         self._batcher.start()
@@ -77,13 +77,13 @@ class Verifier:
         return await done
 
     async def _flush(self, worker: int, checks: list[_Check]) -> None:
-        try:
-            results = await asyncio.get_running_loop().run_in_executor(self._threads, _verify_all, checks)
-        except Exception as error:
-            for check in checks:
-                if not check.done.done():
-                    check.done.set_exception(error)
-            raise
+        results = await asyncio.get_running_loop().run_in_executor(self._threads, _verify_all, checks)
         for check, result in zip(checks, results, strict=True):
             if not check.done.done():
                 check.done.set_result(result)
+
+    @staticmethod
+    def _fail(checks: list[_Check], error: Exception) -> None:
+        for check in checks:
+            if not check.done.done():
+                check.done.set_exception(error)

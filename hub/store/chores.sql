@@ -13,5 +13,6 @@ select at from watermark where name = $1
 insert into watermark values ($1, $2) on conflict (name) do update set at = excluded.at
 
 -- name: expiring
+-- After (time, id), because any number of messages may expire at the same moment.
 select id, expires_at from message
-where expires_at > $1 and expires_at <= $2 order by expires_at limit $3
+where expires_at >= $1 and (expires_at, id) > ($1, $2) and expires_at <= $3 order by expires_at, id limit $4

@@ -29,6 +29,17 @@ UNAVAILABLE = (OSError, asyncpg.PostgresConnectionError, asyncpg.CannotConnectNo
 """What a lost, refused or restarting PostgreSQL raises. A statement may or may not have been carried out."""
 
 
+def is_away(error: BaseException) -> bool:
+    """Whether `error` says that PostgreSQL cannot work now, rather than that it will not take something.
+
+    Classes of SQLSTATE: 08 connections, 53 resources (a full disk), 57 shutting down, 58 the system.
+    """
+    if isinstance(error, asyncpg.PostgresError):
+        return (error.sqlstate or "")[:2] in ("08", "53", "57", "58")
+    # asyncpg raises an InterfaceError that is also a ValueError for arguments that it cannot encode.
+    return isinstance(error, (*UNAVAILABLE, TimeoutError)) and not isinstance(error, ValueError)
+
+
 class StoreError(LienthongError):
     """The store cannot be used; the message says what to do."""
 
