@@ -170,7 +170,7 @@ def read_receipt(data: bytes) -> Receipt:
 
 def timestamp(moment: datetime) -> str:
     """A moment as evidence writes it: RFC 3339, UTC, microseconds."""
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return moment.astimezone(UTC).isoformat(timespec="microseconds")[:-6] + "Z"
 
 
 class Sealer:

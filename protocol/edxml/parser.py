@@ -1,43 +1,14 @@
-"""edXML (QCVN 102:2016): read what is needed to route and describe a message.
-
-`read` takes a document (văn bản) or a status in any dialect seen on the axis and returns a `Header`.
-It alters no byte: a message is kept and passed on as it came. What cannot be routed is refused; what
-is merely ragged is tolerated, and named in `Header.warnings`.
-
-Subtle parts:
-
-* The parser is expat, not lxml. With these handlers a message of 18 kB, checked to its end, takes either
-  of them 180 µs on one core (one of 368 kB: 1,160 µs and 420 µs). But lxml keeps every element name that
-  it ever met until its thread ends, so that 20 MB of made-up names leave 35 MB behind for good, and it
-  lets unbound prefixes pass. expat forgets, and drops unwanted text before it becomes a string.
-* The prolog is searched for a DOCTYPE before the parser sees a byte, and the parser's own handler refuses
-  one all the same: entities are never declared, so never expanded or fetched.
-* While it lives, expat keeps each distinct name and each unfinished token; releases before 2.6 scan such
-  a token anew with every chunk. Hence the limits on names, tokens and markup (all but the attachments'
-  text). 16 MiB of distinct attributes would take 215 MiB and two seconds.
-* Elements are known by namespace and path, never by prefix or order. The package signature, too, holds
-  elements named `Reference`, often in edXML's own namespace. Envelope, header and body are transparent,
-  for some dialects leave them out.
-* What addresses a message may stand in it only once: of two `From`, the recipient's system might believe
-  the other. When a field that only describes is repeated, the first counts.
-* Comments and processing instructions are ignored, and do not split the field that they stand in. A field
-  that holds elements is refused, since readers differ in what its text is.
-* Dates are Vietnam's unless they say otherwise. They are returned in ISO 8601.
-"""
+"""From bytes to the texts of the elements that are read, within limits."""
 
 from __future__ import annotations
 
 import io
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
-from datetime import datetime, timedelta, timezone
 from typing import BinaryIO, NoReturn
 from xml.parsers import expat
 
-from protocol.agency import is_code
 from protocol.problems import LienthongError, Problem
-from protocol.status import State
 
 NAMESPACE = "http://www.mic.gov.vn/TBT/QCVN_102_2016"
 OLD_NAMESPACES = ("http://www.e-doc.vn/Schema/", "http://www.go.vn/eDoc")
@@ -54,81 +25,7 @@ MAX_FIELD = 64 * 1024
 """Characters of one field that is read."""
 MAX_FIELDS = 1024 * 1024
 """Characters of all fields that are read."""
-MAX_DOCUMENT_ID = 512
 CHUNK = 64 * 1024
-VIETNAM = timezone(timedelta(hours=7))
-
-
-@dataclass(frozen=True, slots=True)
-class Party:
-    """An addressee: its identity code, and the name that the sender gave it."""
-
-    code: str
-    name: str
-
-
-@dataclass(frozen=True, slots=True)
-class Response:
-    """A document that this one answers, or that a status speaks of."""
-
-    organ: str
-    code: str
-    document_id: str
-    date: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class Reference:
-    """An attachment as the manifest announces it; `content_id` without its ``cid:``."""
-
-    content_id: str
-    name: str
-    media_type: str
-    description: str
-
-
-@dataclass(frozen=True, slots=True)
-class Header:
-    """What a message says about itself. Text that is absent is ``""``."""
-
-    kind: str
-    """``document`` or ``status``."""
-    sender: str
-    sender_name: str
-    parties: tuple[Party, ...]
-    """Whom it is for: `To`; of a status, the organs of `ResponseFor`, which have no names."""
-    document_id: str
-    """Of a status: the id of the document that it speaks of, ``""`` if it leaves that out."""
-    code: str
-    """Number and notation: ``215/BC-UBND``."""
-    type_name: str
-    subject: str
-    priority: int
-    """From 0, normal, to 4, express at a set hour."""
-    due: str | None
-    promulgation_place: str
-    promulgation_date: str | None
-    signer: str
-    business: int
-    """0 new, 1 recall, 2 update, 3 replacement."""
-    business_document_id: str | None
-    """What is recalled, updated or replaced. Many a recall has it as `document_id` instead."""
-    replaces: tuple[str, ...]
-    """All the documents that a replacement replaces."""
-    response_for: tuple[Response, ...]
-    status_code: State | str | None
-    """Two digits; a `State` where they are one that is known."""
-    status_description: str
-    timestamp: str | None
-    """When the status was given, or when the document entered the first system on its way."""
-    references: tuple[Reference, ...]
-    warnings: tuple[str, ...]
-
-    @property
-    def recipients(self) -> tuple[str, ...]:
-        """The codes of `parties`."""
-        return tuple(party.code for party in self.parties)
-
 
 # The elements that are read. `!` may stand but once; `*` may repeat, and starts a group of fields.
 _PATHS = """
@@ -155,13 +52,6 @@ _NO_DOCTYPE = "the message has a DOCTYPE, which is never accepted; leave it out"
 _PROLOG = re.compile(rb"(?:\xef\xbb\xbf)?+(?:[ \t\r\n]++|<\?.*?\?>|<!--.*?-->)*+", re.DOTALL)
 _SPACE = " \t\r\n"
 _LINE_BREAK = re.compile(r"[ \t\r\n]*[\t\r\n][ \t\r\n]*")
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
-_NUMBER = re.compile(r"[0-9]{1,2}")
-_DATE = re.compile(
-    r"(?:([0-9]{4})[/-]([0-9]{1,2})[/-]([0-9]{1,2})|([0-9]{1,2})[/-]([0-9]{1,2})[/-]([0-9]{4}))"
-    r"((?:[T ][0-9:.]+(?:Z|[+-][0-9:]+)?)?)"
-)
-_STATES = frozenset(State)
 _BREAKS_OFF = {
     expat.errors.XML_ERROR_NO_ELEMENTS,
     expat.errors.XML_ERROR_UNCLOSED_TOKEN,
@@ -215,8 +105,8 @@ class _EnoughError(LienthongError):
     """The header is complete, and the rest was not asked for."""
 
 
-class _Reader:
-    """The handlers of one parse, and what they gather."""
+class Reader:
+    """The handlers of one parse, and what they gather: `fields` by path, and those of each group apart."""
 
     def __init__(self, whole: bool) -> None:
         self.fields: dict[str, str] = {}
@@ -368,161 +258,6 @@ class _Reader:
         self.warnings[f"{path} {what}"] = None
 
 
-class _Judge:
-    """Makes a `Header` of what a reader gathered, or says why it cannot."""
-
-    def __init__(self, reader: _Reader) -> None:
-        self.fields, self.groups, self.warn = reader.fields, reader.groups, reader.warn
-        self.warnings = reader.warnings
-        self.errors: dict[tuple[str, str], None] = {}
-
-    def header(self) -> Header:
-        text = self.text
-        to, answers = self.filled("MessageHeader.To"), self.filled("MessageHeader.ResponseFor")
-        # An empty StatusCode beside recipients is a builder's habit, and does not make a status.
-        status = bool(text("StatusCode")) or (not to and "MessageHeader.StatusCode" in self.fields)
-        self.check_code("MessageHeader.From.OrganId", text("From.OrganId"))
-        response_for = tuple(map(self.response, answers))
-        if status:
-            parties = self.parties("MessageHeader.ResponseFor", answers)
-            document_id = next((response.document_id for response in response_for if response.document_id), "")
-            self.check_id("MessageHeader.ResponseFor.DocumentId", document_id)
-            if to:
-                self.warn("MessageHeader.To", "has no meaning in a status, which goes to its ResponseFor")
-            if not document_id:
-                self.warn("MessageHeader.ResponseFor.DocumentId", "is missing")
-            sent = "MessageHeader.Timestamp", text("Timestamp")
-        else:
-            parties = self.parties("MessageHeader.To", to)
-            document_id = text("DocumentId")
-            self.check_id("MessageHeader.DocumentId", document_id)
-            if not document_id:
-                self.error("N", "MessageHeader.DocumentId", "is missing")
-            path = "TraceHeaderList.TraceHeader.Timestamp"
-            sent = path, self.groups.get("TraceHeaderList.TraceHeader", [{}])[0].get(path, "")
-        replaced = self.filled("TraceHeaderList.Bussiness.ReplacementInfoList.ReplacementInfo")
-        replaces = tuple(dict.fromkeys(text for group in replaced for text in group.values()))
-        instant, issued = self.moment(*sent), "PromulgationInfo.PromulgationDate"
-        header = Header(
-            kind="status" if status else "document",
-            sender=text("From.OrganId"),
-            sender_name=text("From.OrganName"),
-            parties=parties,
-            document_id=document_id,
-            code="/".join(filter(None, (text("Code.CodeNumber"), text("Code.CodeNotation")))),
-            type_name=text("DocumentType.TypeName"),
-            subject=text("Subject"),
-            priority=self.number("MessageHeader.OtherInfo.Priority", 4),
-            due=self.date("MessageHeader.DueDate", text("DueDate")),
-            promulgation_place=text("PromulgationInfo.Place"),
-            promulgation_date=self.date(f"MessageHeader.{issued}", text(issued)),
-            signer=text("SignerInfo.FullName"),
-            business=self.number("TraceHeaderList.Bussiness.BussinessDocType", 3),
-            business_document_id=self.fields.get("TraceHeaderList.Bussiness.DocumentId")
-            or next(iter(replaces), None),
-            replaces=replaces,
-            response_for=response_for,
-            status_code=self.status_code() if status else None,
-            status_description=text("Description"),
-            timestamp=None if instant is None else instant.isoformat(timespec="seconds"),
-            references=tuple(map(self.reference, self.filled("edXMLManifest.Reference"))),
-            warnings=tuple(self.warnings),
-        )
-        if self.errors:
-            fields = tuple(self.errors)[:20]
-            more = f" (and {len(self.errors) - 1} more)" if len(self.errors) > 1 else ""
-            raise Problem("bad-edxml", f"{fields[0][0][2:]} {fields[0][1]}{more}", fields=fields)
-        return header
-
-    def text(self, path: str) -> str:
-        return self.fields.get(f"MessageHeader.{path}", "")
-
-    def filled(self, path: str) -> list[dict[str, str]]:
-        """The groups at `path` but for wholly empty ones, which builders write for what is absent."""
-        return [group for group in self.groups.get(path, ()) if any(group.values())]
-
-    def error(self, letter: str, path: str, reason: str) -> None:
-        self.errors[f"{letter}.{path}", reason] = None
-
-    def check_code(self, path: str, code: str) -> None:
-        if not code:
-            self.error("N", path, "is missing")
-        elif not is_code(code):
-            self.error("T", path, f"is not an identity code: {code[:40]!r}")
-
-    def check_id(self, path: str, text: str) -> None:
-        if len(text) > MAX_DOCUMENT_ID:
-            self.error("R", path, f"is longer than {MAX_DOCUMENT_ID} characters")
-        if _CONTROL.search(text):
-            self.error("T", path, "holds control characters")
-
-    def parties(self, path: str, groups: list[dict[str, str]]) -> tuple[Party, ...]:
-        parties: dict[str, Party] = {}
-        for group in groups or [{}]:
-            code = group.get(f"{path}.OrganId", "")
-            self.check_code(f"{path}.OrganId", code)
-            if code not in parties:
-                parties[code] = Party(code, group.get(f"{path}.OrganName", ""))
-            elif path == "MessageHeader.To":
-                self.warn(f"{path}.OrganId", "names an agency more than once; the first counts")
-        return tuple(parties.values())
-
-    def response(self, group: dict[str, str]) -> Response:
-        path = "MessageHeader.ResponseFor"
-        names = ("OrganId", "Code", "DocumentId", "PromulgationDate")
-        organ, code, document_id, day = (group.get(f"{path}.{name}", "") for name in names)
-        return Response(organ, code, document_id, self.date(f"{path}.PromulgationDate", day))
-
-    def reference(self, group: dict[str, str]) -> Reference:
-        path = "edXMLManifest.Reference"
-        names = ("ContentId", "AttachmentName", "ContentType", "Description")
-        content_id, name, media_type, description = (group.get(f"{path}.{name}", "") for name in names)
-        if content_id[:4].lower() == "cid:":
-            content_id = content_id[4:]
-        if not content_id:
-            self.warn(f"{path}.ContentId", "is missing")
-        return Reference(content_id, name, media_type, description)
-
-    def status_code(self) -> State | str:
-        path, given = "MessageHeader.StatusCode", self.text("StatusCode")
-        code = given.zfill(2)
-        if not given:
-            self.error("N", path, "is missing")
-        elif not _NUMBER.fullmatch(given):
-            self.error("T", path, "is not a number of two digits")
-        elif code not in _STATES:
-            self.warn(path, f"is {code!r}, which is no state that is known")
-        elif code != given:
-            self.warn(path, f"is {given!r}; taken as {code!r}")
-        return State(code) if code in _STATES else code
-
-    def number(self, path: str, highest: int) -> int:
-        text = self.fields.get(path, "")
-        if _NUMBER.fullmatch(text) and int(text) <= highest:
-            return int(text)
-        if text:
-            self.warn(path, f"is not a number from 0 to {highest}; taken as 0")
-        return 0
-
-    def moment(self, path: str, text: str) -> datetime | None:
-        if match := _DATE.fullmatch(text):
-            year, month, day, end_day, end_month, end_year, time = match.groups()
-            year, month, day = year or end_year, month or end_month, day or end_day
-            try:
-                moment = datetime.fromisoformat(f"{year}-{month:0>2}-{day:0>2}{time}")
-                if moment.year >= 1900:  # .NET writes 0001-01-01 for no date
-                    return moment.astimezone(VIETNAM) if moment.tzinfo else moment.replace(tzinfo=VIETNAM)
-            except (ValueError, OverflowError):
-                pass
-        if text or (path in self.fields and path.endswith("PromulgationDate")):
-            self.warn(path, "is not a date that can be read")
-        return None
-
-    def date(self, path: str, text: str) -> str | None:
-        moment = self.moment(path, text)
-        return None if moment is None else moment.date().isoformat()
-
-
 def _bad(letter: str, path: str, reason: str) -> Problem:
     return Problem("bad-edxml", f"{path} {reason}", fields=((f"{letter}.{path}", reason),))
 
@@ -569,20 +304,15 @@ def _chunks(source: bytes | BinaryIO) -> Iterator[bytes]:
         yield chunk
 
 
-def read(source: bytes | BinaryIO, whole: bool = False) -> Header:
-    """The header of the edXML message in `source`.
+def gather(source: bytes | BinaryIO, whole: bool) -> Reader:
+    """A reader that has read `source`: to where the attachments begin, or with `whole` to its last byte.
 
-    Reading ends where the attachments begin, and what follows may be broken. With `whole` the message is
-    checked to its last byte, so that one that breaks off in an attachment is refused. Memory is bounded
-    either way.
-
-    Raises `Problem` bad-xml, or bad-edxml with the fields at fault as (path, reason). Paths begin with N
-    (missing), R (too long), M (wrong value) or T (wrong form), as in the error lists of the axis.
+    Raises `Problem` bad-xml, or bad-edxml for what ends the reading: another root, a field too long or unclear.
     """
     chunks = _chunks(source)
     head = next(chunks, b"")
     _check_prolog(head)
-    reader = _Reader(whole)
+    reader = Reader(whole)
     try:
         for chunk in chunks:
             reader.feed(head, final=False)
@@ -592,4 +322,4 @@ def read(source: bytes | BinaryIO, whole: bool = False) -> Header:
         pass
     finally:
         del reader.parser  # the two hold one another
-    return _Judge(reader).header()
+    return reader

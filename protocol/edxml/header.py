@@ -1,0 +1,178 @@
+"""From texts to a `Header`, or to a refusal that names the fields at fault."""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime, timedelta, timezone
+
+from protocol.agency import is_code
+from protocol.edxml.model import Header, Party, Reference, Response
+from protocol.edxml.parser import Reader
+from protocol.problems import Problem
+from protocol.status import State
+
+MAX_DOCUMENT_ID = 512
+VIETNAM = timezone(timedelta(hours=7))
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+_NUMBER = re.compile(r"[0-9]{1,2}")
+_DATE = re.compile(
+    r"(?:([0-9]{4})[/-]([0-9]{1,2})[/-]([0-9]{1,2})|([0-9]{1,2})[/-]([0-9]{1,2})[/-]([0-9]{4}))"
+    r"((?:[T ][0-9:.]+(?:Z|[+-][0-9:]+)?)?)"
+)
+_STATES = frozenset(State)
+
+
+class Judge:
+    """Makes a `Header` of what a reader gathered, or says why it cannot."""
+
+    def __init__(self, reader: Reader) -> None:
+        self.fields, self.groups, self.warn = reader.fields, reader.groups, reader.warn
+        self.warnings = reader.warnings
+        self.errors: dict[tuple[str, str], None] = {}
+
+    def header(self) -> Header:
+        text = self.text
+        to, answers = self.filled("MessageHeader.To"), self.filled("MessageHeader.ResponseFor")
+        # An empty StatusCode beside recipients is a builder's habit, and does not make a status.
+        status = bool(text("StatusCode")) or (not to and "MessageHeader.StatusCode" in self.fields)
+        self.check_code("MessageHeader.From.OrganId", text("From.OrganId"))
+        response_for = tuple(map(self.response, answers))
+        if status:
+            parties = self.parties("MessageHeader.ResponseFor", answers)
+            document_id = next((response.document_id for response in response_for if response.document_id), "")
+            self.check_id("MessageHeader.ResponseFor.DocumentId", document_id)
+            if to:
+                self.warn("MessageHeader.To", "has no meaning in a status, which goes to its ResponseFor")
+            if not document_id:
+                self.warn("MessageHeader.ResponseFor.DocumentId", "is missing")
+            sent = "MessageHeader.Timestamp", text("Timestamp")
+        else:
+            parties = self.parties("MessageHeader.To", to)
+            document_id = text("DocumentId")
+            self.check_id("MessageHeader.DocumentId", document_id)
+            if not document_id:
+                self.error("N", "MessageHeader.DocumentId", "is missing")
+            path = "TraceHeaderList.TraceHeader.Timestamp"
+            sent = path, self.groups.get("TraceHeaderList.TraceHeader", [{}])[0].get(path, "")
+        replaced = self.filled("TraceHeaderList.Bussiness.ReplacementInfoList.ReplacementInfo")
+        replaces = tuple(dict.fromkeys(text for group in replaced for text in group.values()))
+        instant, issued = self.moment(*sent), "PromulgationInfo.PromulgationDate"
+        header = Header(
+            kind="status" if status else "document",
+            sender=text("From.OrganId"),
+            sender_name=text("From.OrganName"),
+            parties=parties,
+            document_id=document_id,
+            code="/".join(filter(None, (text("Code.CodeNumber"), text("Code.CodeNotation")))),
+            type_name=text("DocumentType.TypeName"),
+            subject=text("Subject"),
+            priority=self.number("MessageHeader.OtherInfo.Priority", 4),
+            due=self.date("MessageHeader.DueDate", text("DueDate")),
+            promulgation_place=text("PromulgationInfo.Place"),
+            promulgation_date=self.date(f"MessageHeader.{issued}", text(issued)),
+            signer=text("SignerInfo.FullName"),
+            business=self.number("TraceHeaderList.Bussiness.BussinessDocType", 3),
+            business_document_id=self.fields.get("TraceHeaderList.Bussiness.DocumentId")
+            or next(iter(replaces), None),
+            replaces=replaces,
+            response_for=response_for,
+            status_code=self.status_code() if status else None,
+            status_description=text("Description"),
+            timestamp=None if instant is None else instant.isoformat(timespec="seconds"),
+            references=tuple(map(self.reference, self.filled("edXMLManifest.Reference"))),
+            warnings=tuple(self.warnings),
+        )
+        if self.errors:
+            fields = tuple(self.errors)[:20]
+            more = f" (and {len(self.errors) - 1} more)" if len(self.errors) > 1 else ""
+            raise Problem("bad-edxml", f"{fields[0][0][2:]} {fields[0][1]}{more}", fields=fields)
+        return header
+
+    def text(self, path: str) -> str:
+        return self.fields.get(f"MessageHeader.{path}", "")
+
+    def filled(self, path: str) -> list[dict[str, str]]:
+        """The groups at `path` but for wholly empty ones, which builders write for what is absent."""
+        return [group for group in self.groups.get(path, ()) if any(group.values())]
+
+    def error(self, letter: str, path: str, reason: str) -> None:
+        self.errors[f"{letter}.{path}", reason] = None
+
+    def check_code(self, path: str, code: str) -> None:
+        if not code:
+            self.error("N", path, "is missing")
+        elif not is_code(code):
+            self.error("T", path, f"is not an identity code: {code[:40]!r}")
+
+    def check_id(self, path: str, text: str) -> None:
+        if len(text) > MAX_DOCUMENT_ID:
+            self.error("R", path, f"is longer than {MAX_DOCUMENT_ID} characters")
+        if _CONTROL.search(text):
+            self.error("T", path, "holds control characters")
+
+    def parties(self, path: str, groups: list[dict[str, str]]) -> tuple[Party, ...]:
+        parties: dict[str, Party] = {}
+        for group in groups or [{}]:
+            code = group.get(f"{path}.OrganId", "")
+            self.check_code(f"{path}.OrganId", code)
+            if code not in parties:
+                parties[code] = Party(code, group.get(f"{path}.OrganName", ""))
+            elif path == "MessageHeader.To":
+                self.warn(f"{path}.OrganId", "names an agency more than once; the first counts")
+        return tuple(parties.values())
+
+    def response(self, group: dict[str, str]) -> Response:
+        path = "MessageHeader.ResponseFor"
+        names = ("OrganId", "Code", "DocumentId", "PromulgationDate")
+        organ, code, document_id, day = (group.get(f"{path}.{name}", "") for name in names)
+        return Response(organ, code, document_id, self.date(f"{path}.PromulgationDate", day))
+
+    def reference(self, group: dict[str, str]) -> Reference:
+        path = "edXMLManifest.Reference"
+        names = ("ContentId", "AttachmentName", "ContentType", "Description")
+        content_id, name, media_type, description = (group.get(f"{path}.{name}", "") for name in names)
+        if content_id[:4].lower() == "cid:":
+            content_id = content_id[4:]
+        if not content_id:
+            self.warn(f"{path}.ContentId", "is missing")
+        return Reference(content_id, name, media_type, description)
+
+    def status_code(self) -> State | str:
+        path, given = "MessageHeader.StatusCode", self.text("StatusCode")
+        code = given.zfill(2)
+        if not given:
+            self.error("N", path, "is missing")
+        elif not _NUMBER.fullmatch(given):
+            self.error("T", path, "is not a number of two digits")
+        elif code not in _STATES:
+            self.warn(path, f"is {code!r}, which is no state that is known")
+        elif code != given:
+            self.warn(path, f"is {given!r}; taken as {code!r}")
+        return State(code) if code in _STATES else code
+
+    def number(self, path: str, highest: int) -> int:
+        text = self.fields.get(path, "")
+        if _NUMBER.fullmatch(text) and int(text) <= highest:
+            return int(text)
+        if text:
+            self.warn(path, f"is not a number from 0 to {highest}; taken as 0")
+        return 0
+
+    def moment(self, path: str, text: str) -> datetime | None:
+        if match := _DATE.fullmatch(text):
+            year, month, day, end_day, end_month, end_year, time = match.groups()
+            year, month, day = year or end_year, month or end_month, day or end_day
+            try:
+                moment = datetime.fromisoformat(f"{year}-{month:0>2}-{day:0>2}{time}")
+                if moment.year >= 1900:  # .NET writes 0001-01-01 for no date
+                    return moment.astimezone(VIETNAM) if moment.tzinfo else moment.replace(tzinfo=VIETNAM)
+            except (ValueError, OverflowError):
+                pass
+        if text or (path in self.fields and path.endswith("PromulgationDate")):
+            self.warn(path, "is not a date that can be read")
+        return None
+
+    def date(self, path: str, text: str) -> str | None:
+        moment = self.moment(path, text)
+        return None if moment is None else moment.date().isoformat()
