@@ -18,9 +18,10 @@ import asyncpg
 import structlog
 
 from hub.relay.acknowledge import Acknowledgement, Acknowledger
+from hub.relay.handed import Entry, Handed
 from hub.relay.wake import Wake
 from hub.store import sql
-from hub.store.pool import UNAVAILABLE
+from hub.store.pool import UNAVAILABLE, read_route
 from protocol.message import Lane
 from protocol.problems import Problem
 
@@ -31,6 +32,9 @@ INLINE_BYTES = 64 << 10
 """Larger messages are named in a page and fetched one by one."""
 PAGE_BYTES = 8 << 20
 HANDED_SECONDS = 1.0
+GATHER_SECONDS = 0.01
+"""How long a reader who was served so recently waits for more, once mail comes: a mailbox that is busy is
+read in pages, not entry by entry. The first document after a pause is handed over at once."""
 
 After = tuple[int, int, int]
 START: After = (0, 0, 0)
@@ -59,10 +63,18 @@ def compose(waiting: tuple[int, int, int], limit: int, turn: int) -> tuple[int, 
 
 
 @dataclass(slots=True)
+class Mail:
+    """One entry: its row (columns of `read_mailbox`), and the reader's agencies that it is for."""
+
+    row: asyncpg.Record
+    agencies: list[str]
+
+
+@dataclass(slots=True)
 class Page:
     """Entries in the order in which they should be handled, and where reading goes on."""
 
-    entries: list[asyncpg.Record]
+    entries: list[Mail]
     cursor: After
     more: bool
 
@@ -70,12 +82,14 @@ class Page:
 class Mailboxes:
     """Hands out mail to whoever pulls, for one process."""
 
-    def __init__(self, pool: asyncpg.Pool[Any], wake: Wake, acknowledger: Acknowledger) -> None:
+    def __init__(self, pool: asyncpg.Pool[Any], wake: Wake, acknowledger: Acknowledger, handed: Handed) -> None:
         """`pool` should be this reader's own: a flood of submissions must not keep it waiting."""
         self._pool = pool
         self._wake = wake
         self._acknowledger = acknowledger
+        self._memory = handed
         self._turns: dict[int, int] = {}
+        self._served: dict[int, float] = {}
         self._handed: dict[tuple[int, int], int] = {}
         self._noted: dict[tuple[int, int], int] = {}
         self._stopping = False
@@ -94,7 +108,8 @@ class Mailboxes:
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
-        await self._flush_handed()
+        with contextlib.suppress(*UNAVAILABLE, TimeoutError, asyncpg.PostgresError):
+            await self._flush_handed()
 
     async def read(self, endpoint: int, after: After, limit: int, wait: float) -> Page:
         """The next page of a mailbox beyond `after`, waiting up to `wait` seconds for mail to come.
@@ -109,9 +124,14 @@ class Mailboxes:
                 watcher.event.clear()
                 page = await self._read_once(endpoint, after, limit)
                 left = deadline - loop.time()
+                if page.entries:
+                    self._served[endpoint] = loop.time()
                 if page.entries or left <= 0 or self._stopping:
                     return page
                 await watcher.wait(left)
+                gather = self._served.get(endpoint, 0.0) + GATHER_SECONDS - loop.time()
+                if gather > 0 and not self._stopping:
+                    await asyncio.sleep(gather)
 
     async def _read_once(self, endpoint: int, after: After, limit: int) -> Page:
         while True:
@@ -137,20 +157,43 @@ class Mailboxes:
             lanes[row["lane"]].append(row)
         turn = self._turns.get(endpoint, 0)
         take = compose((len(lanes[0]), len(lanes[1]), len(lanes[2])), limit, turn)
-        entries: list[asyncpg.Record] = []
+        mail: list[Mail] = []
         cursor = list(after)
         size = 0
         for lane, count in enumerate(take):
+            taken: list[Mail] = []
             for row in lanes[lane][:count]:
                 size += len(row["body"] or b"")
-                if size > PAGE_BYTES and entries:
+                if size > PAGE_BYTES and (mail or taken):
                     break
-                entries.append(row)
-                cursor[lane] = row["seq"]
-                self._handed[endpoint, lane] = max(row["seq"], self._handed.get((endpoint, lane), 0))
-        if entries:
+                taken.append(Mail(row, read_route(row["route"])[endpoint]))
+            if taken:
+                cursor[lane] = taken[-1].row["seq"]
+                self._note(endpoint, lane, after[lane], taken)
+                mail += taken
+        if mail:
             self._turns[endpoint] = turn + 1
-        return Page(entries, (cursor[0], cursor[1], cursor[2]), len(entries) < len(rows))
+        return Page(mail, (cursor[0], cursor[1], cursor[2]), len(mail) < len(rows))
+
+    def _note(self, endpoint: int, lane: int, after: int, taken: list[Mail]) -> None:
+        """Remember what is handed out, for the acknowledgement and for whoever asks where a message is."""
+        first, last = taken[0].row, taken[-1].row
+        self._handed[endpoint, lane] = max(last["seq"], self._handed.get((endpoint, lane), 0))
+        if first["done"]:
+            return  # acknowledged out of order before: the acknowledgement has to read
+        entries = [
+            Entry(
+                mail.row["seq"],
+                mail.row["id"],
+                mail.row["digest"],
+                mail.row["sender"],
+                mail.row["sender_id"],
+                mail.row["endpoint"],
+                mail.agencies,
+            )
+            for mail in taken
+        ]
+        self._memory.note(endpoint, lane, after, first["floor"], entries)
 
     async def _note_handed(self) -> None:
         while True:
@@ -165,7 +208,11 @@ class Mailboxes:
             return
         order = sorted(news)
         columns = [key[0] for key in order], [key[1] for key in order], [news[key] for key in order]
-        await self._pool.execute(SQL.set_handed, *columns)
+        try:
+            await self._pool.execute(SQL.set_handed, *columns)
+        except BaseException:  # to be noted with the next
+            self._handed = news | {key: max(seq, news.get(key, 0)) for key, seq in self._handed.items()}
+            raise
         self._noted |= news
 
 

@@ -15,6 +15,7 @@ from aiohttp import web
 
 from hub.config import Config
 from hub.couriers.mailbox import Mailboxes, Page, cursor_text, read_cursor
+from hub.doors.guard import while_connected
 from hub.doors.http import Caller, Gate, chunks, json_response, problem_response, read_body, read_json, read_query
 from hub.doors.models import (
     Acked,
@@ -224,7 +225,8 @@ class NativeDoor:
                 body = await asyncio.to_thread(incoming.path.read_bytes)
                 stored = Stored(header, incoming.sha256, incoming.size, body)
             else:
-                await asyncio.to_thread(incoming.keep)
+                if not isinstance(header, Problem):
+                    await asyncio.to_thread(incoming.keep)
                 stored = Stored(header, incoming.sha256, incoming.size, None)
         finally:
             incoming.drop()
@@ -292,8 +294,9 @@ class NativeDoor:
     async def read(self, request: web.Request) -> web.Response:
         caller = self._gate.endpoint(request)
         query = read_query(request, MailboxQuery)
-        page = await self._mailboxes.read(caller.endpoint, read_cursor(query.after), query.limit, query.wait)
-        return json_response(_page_json(caller.endpoint, page))
+        with while_connected(request):
+            page = await self._mailboxes.read(caller.endpoint, read_cursor(query.after), query.limit, query.wait)
+        return json_response(_page_json(page))
 
     async def acknowledge(self, request: web.Request) -> web.Response:
         caller = self._gate.endpoint(request)
@@ -370,10 +373,11 @@ def _submitted(accepted: Accepted) -> web.Response:
     return response
 
 
-def _page_json(endpoint: int, page: Page) -> bytes:
+def _page_json(page: Page) -> bytes:
     """A page as JSON. Bodies are put in as they are: a JWS needs no escape, a receipt is JSON already."""
     entries = []
-    for row in page.entries:
+    for mail in page.entries:
+        row = mail.row
         format_ = Format(row["format"])
         entry = {
             "seq": row["seq"],
@@ -381,7 +385,7 @@ def _page_json(endpoint: int, page: Page) -> bytes:
             "id": str(row["id"]),
             "sender_id": row["sender_id"],
             "from": row["sender"],
-            "to": read_route(row["route"])[endpoint],
+            "to": mail.agencies,
             "format": format_.label,
             "media_type": format_.media_type,
             "size": row["size"],

@@ -1,9 +1,9 @@
 """Ending deliveries: acknowledged, refused or expired, many at a time, each with its proof.
 
-A flush takes the acknowledgements that came while the last one was under way. It reads the mailboxes
-and the entries concerned, makes one event for each entry, seals them as one batch, and writes the
-mailboxes' new state, the runs and the seal in one statement. If another process moved one of the
-mailboxes in between, nothing is written and the flush starts over.
+A flush takes the acknowledgements that came while the last one was under way. It recalls the mailboxes
+and the entries concerned (`handed`), or reads them; makes one event for each entry, seals them as one
+batch, and writes the mailboxes' new state, the runs and the seal in one statement. If another process
+moved one of the mailboxes in between, nothing is written and the flush starts over.
 
 Refusals and expiries also tell the sender: the event's receipt is put into the sender's mailbox as a
 message by the hub, in the same transaction.
@@ -27,6 +27,7 @@ from hub.relay import events
 from hub.relay.batcher import Batcher
 from hub.relay.commit import Batch, Submission, Ticket, digest_of
 from hub.relay.format import Format
+from hub.relay.handed import Entry, Handed
 from hub.relay.ranges import Done
 from hub.store import sql
 from hub.store.pool import UNAVAILABLE, read_route
@@ -86,7 +87,7 @@ class _Mailbox:
     done_text: str
     last: int
     done: Done
-    rows: list[asyncpg.Record] = field(default_factory=list)
+    entries: list[Entry] = field(default_factory=list)
 
 
 class _MovedError(Exception):
@@ -97,8 +98,14 @@ class Acknowledger:
     """Carries out acknowledgements for one process."""
 
     def __init__(
-        self, url: str, sealer: Sealer, directory: Directory, committed: Callable[[set[int]], None]
+        self,
+        url: str,
+        sealer: Sealer,
+        directory: Directory,
+        handed: Handed,
+        committed: Callable[[set[int]], None],
     ) -> None:
+        self._handed = handed
         self._sealer = sealer
         self._directory = directory
         self._committed = committed
@@ -127,10 +134,11 @@ class Acknowledger:
         try:
             for _ in range(_ATTEMPTS):
                 try:
-                    await self._carry_out(requests)
+                    await self._carry_out([request for request in requests if not request.done.done()])
                     return
                 except _MovedError:
-                    continue
+                    for request in requests:
+                        self._handed.forget(request.endpoint)
             raise Problem(
                 "overloaded", "the mailbox is being acknowledged elsewhere too; try again", retry_after=1
             )
@@ -141,6 +149,8 @@ class Acknowledger:
                 await self._flush(worker, [request])  # one endpoint's fault must not fail the others
         except (*UNAVAILABLE, TimeoutError, asyncpg.PostgresError) as error:
             await self._connection.discard()
+            for request in requests:
+                self._handed.forget(request.endpoint)  # the commit may have been carried out
             log.error("acknowledgements could not be stored", error=str(error), requests=len(requests))
             self._fail(requests, Problem("store-unavailable", "nothing is lost: acknowledge again", retry_after=2))
 
@@ -152,20 +162,46 @@ class Acknowledger:
 
     async def _carry_out(self, requests: list[Acknowledgement]) -> None:
         connection = await self._connection.get(asyncio.get_running_loop().time() + 5)
-        mailboxes = await self._read_mailboxes(connection, requests)
-        valid = [request for request in requests if not request.done.done() and self._check(request, mailboxes)]
-        if not valid:
-            return
-        await self._read_entries(connection, valid, mailboxes)
-        flush = _Flush(self._sealer, self._directory, valid, mailboxes)
+        mailboxes = self._recall(requests)
+        if mailboxes is None:
+            mailboxes = await self._read(connection, requests)
+            valid = [request for request in requests if self._check(request, mailboxes)]
+            if len(valid) < len(requests):
+                # What was refused must not be ended along with the rest: read again what is left.
+                requests, mailboxes = valid, await self._read(connection, valid)
+        flush = _Flush(self._sealer, self._directory, requests, mailboxes)
         if flush.runs:
             await flush.write(connection)
+            for mailbox in mailboxes.values():
+                if mailbox.done.ranges:
+                    self._handed.forget(mailbox.endpoint)
+                else:
+                    self._handed.ended(mailbox.endpoint, mailbox.lane, mailbox.done.floor)
             self._committed(flush.woken)
             metrics.COMMITS.labels("progress").inc()
-        for request in valid:
+        for request in requests:
             ended = flush.ended[id(request)]
             self._count(ended)
-            request.done.set_result(ended)
+            if not request.done.done():  # its caller may have gone
+                request.done.set_result(ended)
+
+    def _recall(self, requests: list[Acknowledgement]) -> dict[tuple[int, int], _Mailbox] | None:
+        """The mailboxes concerned from memory; None unless all of it is known."""
+        up_to: dict[tuple[int, int], int] = {}
+        for request in requests:
+            if request.entries or request.refused or request.expired:
+                return None
+            for lane, seq in request.up_to.items():
+                key = request.endpoint, lane
+                up_to[key] = max(seq, up_to.get(key, 0))
+        mailboxes = {}
+        for (endpoint, lane), seq in up_to.items():
+            known = self._handed.recall(endpoint, lane, seq)
+            if known is None:
+                return None
+            floor, entries = known
+            mailboxes[endpoint, lane] = _Mailbox(endpoint, lane, floor, "{}", seq, Done(floor), entries)
+        return mailboxes
 
     def _count(self, ended: Ended) -> None:
         for outcome in ("acknowledged", "refused", "expired"):
@@ -173,20 +209,51 @@ class Acknowledger:
                 self.ended += count
                 metrics.DELIVERIES.labels(outcome).inc(count)
 
-    async def _read_mailboxes(
-        self, connection: asyncpg.Connection, requests: list[Acknowledgement]
+    @staticmethod
+    async def _read(
+        connection: asyncpg.Connection, requests: list[Acknowledgement]
     ) -> dict[tuple[int, int], _Mailbox]:
-        wanted = {(request.endpoint, lane) for request in requests for lane in request.lanes()}
+        """The mailboxes concerned, with the entries that the requests end, each once, in order."""
+        ranges: dict[tuple[int, int, int, int, bool], None] = {}
+        for request in requests:
+            for lane, seq in request.up_to.items():
+                ranges[request.endpoint, lane, 0, seq, False] = None
+            for seq in request.single():
+                for lane in range(len(Lane)):
+                    ranges[request.endpoint, lane, seq - 1, seq, True] = None
+        boxes = {(request.endpoint, lane) for request in requests for lane in request.lanes()}
         rows = await connection.fetch(
-            SQL.read_cursors, [endpoint for endpoint, _ in wanted], [lane for _, lane in wanted]
+            SQL.read_entries,
+            [endpoint for endpoint, _ in boxes],
+            [lane for _, lane in boxes],
+            *([row[column] for row in ranges] for column in range(5)),
         )
-        return {
-            (row["endpoint"], row["lane"]): _Mailbox(
-                *row,
-                done=Done.read(row["floor"], row["done"]),  # type: ignore[misc]
+        mailboxes: dict[tuple[int, int], _Mailbox] = {}
+        found: dict[tuple[int, int, int], asyncpg.Record] = {}
+        for row in rows:
+            box = row["endpoint"], row["lane"]
+            if row["id"] is None:
+                done = Done.read(row["floor"], row["done"])
+                mailboxes[box] = _Mailbox(*box, row["floor"], row["done"], row["last"], done)
+                continue
+            key = (*box, row["seq"])
+            # A row of a whole range wins over the same row asked for alone: its neighbours are all here.
+            if key not in found or row["previous"] is None:
+                found[key] = row
+        for (endpoint, lane, _), row in sorted(found.items()):
+            mailboxes[endpoint, lane].entries.append(
+                Entry(
+                    row["seq"],
+                    row["id"],
+                    row["digest"],
+                    row["sender"],
+                    row["sender_id"],
+                    row["origin"],
+                    read_route(row["route"])[endpoint],
+                    row["previous"],
+                )
             )
-            for row in rows
-        }
+        return mailboxes
 
     @staticmethod
     def _check(request: Acknowledgement, mailboxes: dict[tuple[int, int], _Mailbox]) -> bool:
@@ -209,30 +276,6 @@ class Acknowledger:
                 return False
         return True
 
-    @staticmethod
-    async def _read_entries(
-        connection: asyncpg.Connection,
-        requests: list[Acknowledgement],
-        mailboxes: dict[tuple[int, int], _Mailbox],
-    ) -> None:
-        """Fill in the entries that the requests end, each once, in the order of their lane."""
-        ranges: dict[tuple[int, int, int, int, bool], None] = {}
-        for request in requests:
-            for lane, seq in request.up_to.items():
-                ranges[request.endpoint, lane, 0, seq, False] = None
-            for seq in request.single():
-                for lane in range(len(Lane)):
-                    ranges[request.endpoint, lane, seq - 1, seq, True] = None
-        columns = [list(column) for column in zip(*ranges, strict=True)]
-        found: dict[tuple[int, int, int], asyncpg.Record] = {}
-        for row in await connection.fetch(SQL.read_range, *columns):
-            key = row["endpoint"], row["lane"], row["seq"]
-            # A row of a whole range wins over the same row asked for alone: its neighbours are all here.
-            if key not in found or row["previous"] is None:
-                found[key] = row
-        for (endpoint, lane, _), row in sorted(found.items()):
-            mailboxes[endpoint, lane].rows.append(row)
-
 
 class _Flush:
     """One sealed batch of ended deliveries, ready to be written."""
@@ -252,8 +295,8 @@ class _Flush:
         self._sealer = sealer
         self._mailboxes = mailboxes
         self._events: list[str] = []
-        self._told: list[tuple[int, asyncpg.Record]] = []
-        """(leaf, entry) of each event that its sender is told of."""
+        self._told: list[tuple[int, int, Entry]] = []
+        """(leaf, lane, entry) of each event that its sender is told of."""
         picture = directory.picture
         at = timestamp(self.at)
         by_endpoint: dict[int, list[Acknowledgement]] = {}
@@ -262,32 +305,29 @@ class _Flush:
         for mailbox in mailboxes.values():
             asked = by_endpoint.get(mailbox.endpoint, [])
             name = picture.endpoint_name(mailbox.endpoint)
-            kinds = [self._kind(row, mailbox.lane, asked) for row in mailbox.rows]
+            kinds = [self._kind(entry.seq, mailbox.lane, asked) for entry in mailbox.entries]
             first_leaf = len(self._events)
-            for row, (kind, reason) in zip(mailbox.rows, kinds, strict=True):
+            for entry, (kind, reason) in zip(mailbox.entries, kinds, strict=True):
                 if kind is not EventKind.ACKNOWLEDGED:
-                    self._told.append((len(self._events), row))
+                    self._told.append((len(self._events), mailbox.lane, entry))
                 self._events.append(
                     events.ended(
                         kind,
                         at,
-                        row["id"],
-                        row["sender"],
-                        row["sender_id"],
-                        row["digest"],
+                        entry.id,
+                        entry.sender,
+                        entry.sender_id,
+                        entry.digest,
                         name,
-                        read_route(row["route"])[mailbox.endpoint],
+                        entry.agencies,
                         reason,
                     )
                 )
             self._cut_runs(mailbox, kinds, first_leaf)
             self._move(mailbox, asked)
 
-    def _kind(
-        self, row: asyncpg.Record, lane: int, requests: list[Acknowledgement]
-    ) -> tuple[EventKind, str | None]:
+    def _kind(self, seq: int, lane: int, requests: list[Acknowledgement]) -> tuple[EventKind, str | None]:
         """How an entry ends, counted for the request that ends it."""
-        seq = row["seq"]
         for request in requests:
             ended = self.ended[id(request)]
             if seq in request.expired:
@@ -303,24 +343,25 @@ class _Flush:
 
     def _cut_runs(self, mailbox: _Mailbox, kinds: list[tuple[EventKind, str | None]], first_leaf: int) -> None:
         """Rows of `progress`: neighbours in the inbox that ended alike."""
-        if not mailbox.rows:
+        entries = mailbox.entries
+        if not entries:
             return
         starts = [0]
-        for index, (before, row) in enumerate(pairwise(mailbox.rows), start=1):
-            if row["previous"] is None:
-                neighbours = not mailbox.done.between(before["seq"], row["seq"])
+        for index, (before, entry) in enumerate(pairwise(entries), start=1):
+            if entry.previous is None:
+                neighbours = not mailbox.done.between(before.seq, entry.seq)
             else:
-                neighbours = row["previous"] == before["seq"]
+                neighbours = entry.previous == before.seq
             if not neighbours or kinds[index] != kinds[index - 1]:
                 starts.append(index)
-        for start, end in pairwise([*starts, len(mailbox.rows)]):
+        for start, end in pairwise([*starts, len(entries)]):
             kind, reason = kinds[start]
             self.runs.append(
                 (
                     mailbox.endpoint,
                     mailbox.lane,
-                    mailbox.rows[start]["seq"],
-                    mailbox.rows[end - 1]["seq"],
+                    entries[start].seq,
+                    entries[end - 1].seq,
                     events.ENDED_KINDS.index(kind),
                     first_leaf + start,
                     reason,
@@ -331,9 +372,9 @@ class _Flush:
     def _move(mailbox: _Mailbox, requests: list[Acknowledgement]) -> None:
         for request in requests:
             mailbox.done.raise_floor(request.up_to.get(mailbox.lane, 0))
-        for row in mailbox.rows:
-            if row["previous"] is not None:
-                mailbox.done.add(row["previous"], row["seq"])
+        for entry in mailbox.entries:
+            if entry.previous is not None:
+                mailbox.done.add(entry.previous, entry.seq)
         mailbox.done.settle()
         if len(mailbox.done.ranges) > MAX_RANGES:
             raise Problem(
@@ -347,7 +388,9 @@ class _Flush:
         tree = Tree(leaves)
         seal = self._sealer.seal(tree, str(self.id), self.at)
         moved = [
-            mailbox for mailbox in self._mailboxes.values() if mailbox.rows or mailbox.done.floor != mailbox.floor
+            mailbox
+            for mailbox in self._mailboxes.values()
+            if mailbox.entries or mailbox.done.floor != mailbox.floor
         ]
         arguments: list[Any] = [
             self.id,
@@ -378,13 +421,13 @@ class _Flush:
 
     def _notices(self, tree: Tree, seal: str) -> Batch | None:
         """Messages that carry receipts of refusals and expiries to the senders concerned."""
-        told = [(leaf, row) for leaf, row in self._told if row["origin"] != 0]
+        told = [(leaf, lane, entry) for leaf, lane, entry in self._told if entry.origin != 0]
         if not told:
             return None
         receipts = events.receipts_json(tree, self._events, seal)
         ticket = Ticket(len(told))
         notices: list[Any] = []
-        for leaf, row in told:
+        for leaf, lane, entry in told:
             body = receipts[leaf]
             notices.append(
                 Submission(
@@ -394,11 +437,11 @@ class _Flush:
                     sender_id=f"{self.id}/{leaf}",
                     sender="hub",
                     format=Format.RECEIPT,
-                    lane=Lane(row["lane"]),
+                    lane=Lane(lane),
                     digest=digest_of(body),
                     size=len(body),
                     body=body,
-                    route={row["origin"]: [row["sender"]]},
+                    route={entry.origin: [entry.sender]},
                 )
             )
         return Batch(notices, self._sealer)

@@ -20,7 +20,8 @@ where not exists (select 1 from attachment_owner o where o.sha256 = w.sha256 and
 -- name: read_mailbox
 -- Up to $4 entries of each lane beyond what is done and beyond $2, with bodies up to $3 bytes.
 select i.lane, i.seq, m.id, m.accepted_at, m.endpoint, m.sender_id, m.sender, m.format, m.digest, m.size,
-       m.expires_at, m.route, case when m.size <= $3 then m.body end as body
+       m.expires_at, m.route, case when m.size <= $3 then m.body end as body,
+       b.floor, not isempty(b.done) as done
 from mailbox b
 cross join lateral (
     select lane, seq, message from inbox
@@ -32,29 +33,35 @@ join message m on m.id = i.message
 where b.endpoint = $1
 order by i.lane, i.seq
 
--- name: read_cursors
--- The mailboxes named, and where each ends.
-select b.endpoint, b.lane, b.floor, b.done::text as done,
+-- name: read_entries
+-- In one snapshot: the mailboxes ($1, $2) and where each ends (rows without `id`), then the entries not done in
+-- ranges (low, high] of mailboxes ($3 to $6), with what their events say. For a range that is `sparse` ($7:
+-- entries acknowledged one by one) also the sequence before each.
+select b.endpoint, b.lane, null::bigint as seq, null::uuid as id, null::bytea as digest, null as sender,
+       null as sender_id, null::int as origin, null as route, null::bigint as previous,
+       b.floor, b.done::text as done,
        coalesce((select seq from inbox where endpoint = b.endpoint and lane = b.lane
                  order by seq desc limit 1), 0) as last
 from unnest($1::int[], $2::smallint[]) k(endpoint, lane)
 join mailbox b on b.endpoint = k.endpoint and b.lane = k.lane
-
--- name: read_range
--- Entries not done in ranges (low, high] of mailboxes, with what their events say. For a range that is
--- `sparse` (entries acknowledged one by one) also the sequence before each.
-select i.endpoint, i.lane, i.seq, m.id, m.digest, m.sender, m.sender_id, m.endpoint as origin,
-       m.route,
+union all
+select i.endpoint, i.lane, i.seq, m.id, m.digest, m.sender, m.sender_id, m.endpoint, m.route,
        case when k.sparse then
            coalesce((select p.seq from inbox p where p.endpoint = i.endpoint and p.lane = i.lane and p.seq < i.seq
                      order by p.seq desc limit 1), 0)
-       end as previous
-from unnest($1::int[], $2::smallint[], $3::bigint[], $4::bigint[], $5::boolean[]) k(endpoint, lane, low, high, sparse)
+       end,
+       null, null, null
+from unnest($3::int[], $4::smallint[], $5::bigint[], $6::bigint[], $7::boolean[]) k(endpoint, lane, low, high, sparse)
 join mailbox b on b.endpoint = k.endpoint and b.lane = k.lane
-join inbox i on i.endpoint = k.endpoint and i.lane = k.lane and i.seq > greatest(k.low, b.floor) and i.seq <= k.high
+cross join lateral (
+    -- `offset 0` keeps this a query of its own; joined directly, the bounds become a filter over everything
+    -- that the mailbox ever held (an acknowledgement of one entry then costs 0.4 µs for each of them).
+    select endpoint, lane, seq, message from inbox
+    where endpoint = k.endpoint and lane = k.lane and seq > greatest(k.low, b.floor) and seq <= k.high
+      and not b.done @> seq
+    offset 0
+) i
 join message m on m.id = i.message
-where not b.done @> i.seq
-order by i.endpoint, i.lane, i.seq
 
 -- name: set_handed
 update mailbox b set handed = k.seq

@@ -1,0 +1,107 @@
+"""What this process has handed out and not yet seen acknowledged: enough to end deliveries without reading.
+
+A reader usually acknowledges to the process that gave it the page. That process still knows the entries, so
+an acknowledgement needs one round trip, the commit, instead of two.
+
+The memory may be wrong in one way only: another process may have moved the mailbox since. The commit
+compares the mailbox with what it is believed to be and writes nothing if they differ; then the memory is
+dropped and the mailbox is read. Entries themselves never change, and none can appear below one that was read
+(sequences follow commits), so a lane known from its floor on is known completely.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from dataclasses import dataclass, field
+from itertools import takewhile
+from uuid import UUID
+
+from protocol.message import Lane
+
+MAX_ENTRIES = 50_000
+"""Entries remembered by a process, about 20 MB; the lanes longest unused are forgotten first."""
+
+
+@dataclass(slots=True)
+class Entry:
+    """One delivery, with what the event that ends it says.
+
+    `previous` is the sequence before it in the inbox, where that was read.
+    """
+
+    seq: int
+    id: UUID
+    digest: bytes
+    sender: str
+    sender_id: str
+    origin: int
+    agencies: list[str]
+    previous: int | None = None
+
+
+@dataclass(slots=True)
+class _Lane:
+    """All entries between `floor` and `known_to` that have not ended."""
+
+    floor: int
+    known_to: int
+    entries: deque[Entry] = field(default_factory=deque)
+
+
+class Handed:
+    """The memory of one process."""
+
+    def __init__(self, limit: int = MAX_ENTRIES) -> None:
+        self._limit = limit
+        self._count = 0
+        self._lanes: OrderedDict[tuple[int, int], _Lane] = OrderedDict()
+
+    def __len__(self) -> int:
+        return self._count
+
+    def note(self, endpoint: int, lane: int, after: int, floor: int, entries: list[Entry]) -> None:
+        """`entries` were handed out: all that a lane holds, beyond `after` and `floor`, up to the last of them."""
+        key = endpoint, lane
+        known = self._lanes.get(key)
+        if after <= floor:
+            self._drop(key)
+            known = self._lanes[key] = _Lane(floor, floor)
+        elif known is None or known.floor != floor or after > known.known_to:
+            self._drop(key)  # there is a gap between what is known and this
+            return
+        self._lanes.move_to_end(key)
+        for entry in entries:
+            if entry.seq > known.known_to:
+                known.entries.append(entry)
+                known.known_to = entry.seq
+                self._count += 1
+        while self._count > self._limit and len(self._lanes) > 1:
+            self._drop(next(iter(self._lanes)))
+
+    def recall(self, endpoint: int, lane: int, up_to: int) -> tuple[int, list[Entry]] | None:
+        """The floor of a lane and its entries up to `up_to`; None when they are not all known."""
+        known = self._lanes.get((endpoint, lane))
+        if known is None or up_to > known.known_to:
+            return None
+        return known.floor, list(takewhile(lambda entry: entry.seq <= up_to, known.entries))
+
+    def ended(self, endpoint: int, lane: int, floor: int) -> None:
+        """Everything up to `floor` has ended, by a commit of this process."""
+        known = self._lanes.get((endpoint, lane))
+        if known is None:
+            return
+        known.floor = max(known.floor, floor)
+        known.known_to = max(known.known_to, known.floor)
+        while known.entries and known.entries[0].seq <= floor:
+            known.entries.popleft()
+            self._count -= 1
+
+    def forget(self, endpoint: int) -> None:
+        """The mailbox is not as it was believed to be."""
+        for lane in Lane:
+            self._drop((endpoint, lane))
+
+    def _drop(self, key: tuple[int, int]) -> None:
+        known = self._lanes.pop(key, None)
+        if known is not None:
+            self._count -= len(known.entries)
