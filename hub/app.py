@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import socket
 import ssl
 from typing import Any
@@ -28,6 +29,7 @@ from hub.observe.report import Reporter
 from hub.relay.acknowledge import Acknowledger
 from hub.relay.admission import Admission
 from hub.relay.commit import Committer
+from hub.relay.handed import Handed
 from hub.relay.intake import Intake
 from hub.relay.verify import Verifier
 from hub.relay.wake import Wake
@@ -68,10 +70,11 @@ class Hub:
         self.verifier = Verifier()
         self.admission = Admission(config.max_queue_bytes)
         self.committer = Committer(url, sealer, self.wake.committed)
-        self.acknowledger = Acknowledger(url, sealer, self.directory, self.wake.committed)
+        handed = Handed()
+        self.acknowledger = Acknowledger(url, sealer, self.directory, handed, self.wake.committed)
         self.history = History(self.pool, self.directory)
-        self.mailboxes = Mailboxes(self.readers, self.wake, self.acknowledger)
-        self.blobs = Blobs(config.blob_dir)
+        self.mailboxes = Mailboxes(self.readers, self.wake, self.acknowledger, handed)
+        self.blobs = Blobs(config.blobs)
         self.gate = Gate(self.directory)
         self.chores = Chores(self.pool, self.acknowledger, self.history, self.blobs)
         self.reporter = Reporter(self.pool, self.directory, self.gate, config.hub_name, self._gauge)
@@ -85,9 +88,8 @@ class Hub:
             self.reporter,
         ):
             part.start()
-        keys = await public_keys(self.pool)
         self._runner = web.AppRunner(
-            self._application(keys), access_log=None, shutdown_timeout=config.stop_seconds, handle_signals=False
+            self._application(), access_log=None, shutdown_timeout=config.stop_seconds, handle_signals=False
         )
         await self._runner.setup()
 
@@ -102,7 +104,7 @@ class Hub:
             "items": self.committer.batcher.items,
         }
 
-    def _application(self, keys: tuple[dict[str, str], ...]) -> web.Application:
+    def _application(self) -> web.Application:
         attachments = Attachments(self.pool, self.blobs)
         intake = Intake(
             self.pool,
@@ -124,7 +126,10 @@ class Hub:
             self.blobs,
         )
         health = HealthDoor(
-            self.gate, self.reporter, {"database": self._check_database, "intake": self._check_intake}, keys
+            self.gate,
+            self.reporter,
+            {"database": self._check_database, "intake": self._check_intake},
+            lambda: public_keys(self.pool),
         )
         operations: list[Operation] = [*native.operations(), *health.operations()]
         document = orjson.dumps(msgspec.to_builtins(describe(operations, f"Lienthong ({self.config.hub_name})")))
@@ -134,7 +139,9 @@ class Hub:
 
         app = web.Application(middlewares=[answer_problems], client_max_size=0)
         for operation in operations:
-            app.router.add_route(operation.method, operation.path, operation.handler)
+            # aiohttp's own pattern for a parameter leaves out braces, which a sender's id may hold.
+            path = re.sub(r"\{(\w+)\}", r"{\1:[^/]+}", operation.path)
+            app.router.add_route(operation.method, path, operation.handler)
         app.router.add_get("/openapi.json", openapi)
         return app
 

@@ -26,6 +26,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     """Settings of one node. Sizes are bytes, times seconds."""
 
     data_dir: str = "data"
+    blob_dir: str = ""
+    """Where blobs are; below the data directory by default. Nodes that share a database share it."""
     database_url: str = ""
     host: str = "127.0.0.1"
     port: Annotated[int, Meta(ge=0, le=65535)] = DEFAULT_PORT
@@ -60,8 +62,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         return self.name or "lienthong"
 
     @property
-    def blob_dir(self) -> Path:
-        return self.data / "blobs"
+    def blobs(self) -> Path:
+        return Path(self.blob_dir) if self.blob_dir else self.data / "blobs"
 
     @property
     def metrics_dir(self) -> Path:
@@ -111,6 +113,7 @@ def make(**settings: object) -> Config:
     try:
         config = msgspec.convert(settings, Config)
     except msgspec.ValidationError as error:
-        raise ConfigError(str(error)) from None
+        reason, _, setting = str(error).partition(" - at `$.")
+        raise ConfigError(f"--{setting.rstrip('`').replace('_', '-')}: {reason}") from None
     config.check()
     return config

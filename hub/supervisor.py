@@ -8,17 +8,20 @@ is killed, its workers stop, and the next start finds PostgreSQL as it was left.
 from __future__ import annotations
 
 import asyncio
+import errno
+import fcntl
 import os
 import shutil
 import signal
 import socket
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import msgspec
 import structlog
 
-from hub.config import Config
+from hub.config import Config, ConfigError
 from hub.evidence.keys import make_hub_key
 from hub.store.embedded import EmbeddedPostgres
 from hub.store.pool import StoreError, migrate, wait_until_reachable
@@ -28,6 +31,41 @@ log = structlog.get_logger()
 
 WATCH_SECONDS = 0.2
 MAX_PAUSE_SECONDS = 10.0
+
+
+def _claim(data: Path) -> int:
+    """Hold a data directory until the descriptor returned is closed. Raises ConfigError when it is held.
+
+    Two nodes on one embedded PostgreSQL would stop it for each other.
+    """
+    descriptor = os.open(data / "serve.lock", os.O_WRONLY | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise ConfigError(f"a hub is running in {data} already; stop it, or choose another --data-dir") from None
+    return descriptor
+
+
+async def _wait_free(host: str, port: int, seconds: float) -> None:
+    """Return once nobody listens there. Raises ConfigError after `seconds`.
+
+    Workers share their port (SO_REUSEPORT); with another hub of the same account they would share it
+    too, unasked. The workers of a node that was killed give it back within moments.
+    """
+    deadline = asyncio.get_running_loop().time() + seconds
+    while True:
+        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((host, port))
+                return
+            except OSError as error:
+                if error.errno != errno.EADDRINUSE or asyncio.get_running_loop().time() > deadline:
+                    raise ConfigError(
+                        f"cannot listen on {host} port {port}: {error.strerror}; see --port"
+                    ) from None
+        await asyncio.sleep(0.05)
 
 
 class Supervisor:
@@ -48,15 +86,39 @@ class Supervisor:
         """Start everything, keep it running, stop it in order on SIGTERM or SIGINT."""
         config = self._config
         config.data.mkdir(parents=True, exist_ok=True)
+        claim = _claim(config.data)
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stopping.set)
+        await _wait_free(config.host, config.port, 3)
         # Bound but not listening: it keeps the port ours while workers come and go.
         reserved = listen(config.host, config.port)
         lifeline, keep_open = os.pipe()
+        work = asyncio.create_task(self._work(reserved, lifeline))
+        stopping = asyncio.create_task(self._stopping.wait())
+        try:
+            await asyncio.wait([work, stopping], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            stopping.cancel()
+            work.cancel()
+            done = (await asyncio.gather(work, return_exceptions=True))[0]
+            os.close(keep_open)
+            os.close(lifeline)
+            reserved.close()
+            if self._postgres:
+                await asyncio.to_thread(self._postgres.stop)
+            os.close(claim)
+        if isinstance(done, Exception):
+            raise done
+
+    async def _work(self, reserved: socket.socket, lifeline: int) -> None:
+        """Start everything and keep it running until cancelled."""
+        config = self._config
+        keeper: asyncio.Task[None] | None = None
         try:
             if self._postgres:
                 await asyncio.to_thread(self._postgres.start)
+                keeper = asyncio.create_task(self._keep_postgres(self._postgres))
             await wait_until_reachable(self._database_url, 60)
             for applied in await migrate(self._database_url):
                 log.info("the schema was brought up to date", migration=applied)
@@ -64,30 +126,26 @@ class Supervisor:
                 log.info("made the hub's key", file=str(config.hub_key_file))
             shutil.rmtree(config.metrics_dir, ignore_errors=True)
             config.metrics_dir.mkdir(parents=True)
-            await self._serve(reserved, lifeline)
+            await self._serve(reserved, lifeline, [keeper] if keeper else [])
         finally:
-            os.close(keep_open)
-            os.close(lifeline)
-            reserved.close()
-            if self._postgres:
-                await asyncio.to_thread(self._postgres.stop)
+            # Last: workers that finish what they took need PostgreSQL until they have ended.
+            if keeper:
+                keeper.cancel()
+                await asyncio.gather(keeper, return_exceptions=True)
 
-    async def _serve(self, reserved: socket.socket, lifeline: int) -> None:
+    async def _serve(self, reserved: socket.socket, lifeline: int, keepers: list[asyncio.Task[None]]) -> None:
         port = reserved.getsockname()[1]
         up = [asyncio.Event() for _ in range(self._config.workers)]
         tasks = [asyncio.create_task(self._keep_worker(port, lifeline, event)) for event in up]
-        if self._postgres:
-            tasks.append(asyncio.create_task(self._keep_postgres(self._postgres)))
-        stopping = asyncio.create_task(self._stopping.wait())
         announce = asyncio.create_task(self._announce(port, up))
         try:
-            done, _ = await asyncio.wait([stopping, *tasks], return_when=asyncio.FIRST_COMPLETED)
-            for task in done - {stopping}:
+            done, _ = await asyncio.wait([*keepers, *tasks], return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
                 task.result()
         finally:
-            for task in (stopping, announce, *tasks):
+            for task in (announce, *tasks):
                 task.cancel()
-            await asyncio.gather(stopping, announce, *tasks, return_exceptions=True)
+            await asyncio.gather(announce, *tasks, return_exceptions=True)
 
     async def _announce(self, port: int, up: list[asyncio.Event]) -> None:
         for event in up:

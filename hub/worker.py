@@ -56,8 +56,15 @@ async def _run(orders: Orders) -> None:
     stopping = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
+    ended = asyncio.create_task(stopping.wait())
     loop.add_reader(orders.lifeline, stopping.set)
-    await wait_until_reachable(orders.database_url, 60)
+    ended.add_done_callback(lambda _: loop.remove_reader(orders.lifeline))
+    reachable = asyncio.create_task(wait_until_reachable(orders.database_url, 60))
+    await asyncio.wait([ended, reachable], return_when=asyncio.FIRST_COMPLETED)
+    if ended.done():
+        reachable.cancel()
+        return
+    await reachable
     hub = Hub(orders.config, orders.database_url)
     await hub.start()
     try:
@@ -67,7 +74,6 @@ async def _run(orders: Orders) -> None:
         await stopping.wait()
         log.info("stopping", pid=os.getpid())
     finally:
-        loop.remove_reader(orders.lifeline)
         await hub.stop()
 
 

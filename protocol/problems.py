@@ -97,6 +97,7 @@ class Problem(LienthongError):
         self,
         code: str,
         detail: str = "",
+        /,  # a peer's problem may have any members, `self` among them
         *,
         fields: tuple[tuple[str, str], ...] = (),
         retry_after: float | None = None,
@@ -143,17 +144,22 @@ class Problem(LienthongError):
         return orjson.dumps(self.members())
 
 
+_BY_STATUS = {408: "timeout", 429: "too-many-requests"}
+"""What a proxy before the hub answers, and passes."""
+
+
 def from_members(members: dict[str, Any], status: int = 500) -> Problem:
     """Rebuild a problem from a peer's JSON object; an unknown code becomes `internal` or `bad-request`."""
     code = members.get("code")
     known = code if isinstance(code, str) and code in CATALOGUE else None
     detail = str(members.get("detail") or members.get("title") or "")
     if known is None:
-        known = "internal" if status >= 500 else "bad-request"
+        known = _BY_STATUS.get(status, "internal" if status >= 500 else "bad-request")
         detail = f"{code or status}: {detail}"
+    listed = members.get("fields")
     fields = tuple(
         (str(field.get("path", "")), str(field.get("reason", "")))
-        for field in members.get("fields", ())
+        for field in (listed if isinstance(listed, list) else ())
         if isinstance(field, dict)
     )
     standard = {"type", "title", "status", "code", "fault", "retryable", "detail", "fields", "retry_after"}

@@ -28,6 +28,7 @@ SQL = sql.load("directory")
 TOKEN_PREFIX = "lt_"  # noqa: S105 - lets a leaked token be recognised by scanners
 TOKENS_PER_ENDPOINT = 2
 MAX_NAME = 100
+MAX_AGENCY_NAME = 500
 
 
 class DirectoryError(LienthongError):
@@ -53,9 +54,9 @@ async def _change(connection: asyncpg.Connection) -> AsyncIterator[int]:
         await connection.execute(SQL.notify)
 
 
-def _checked_name(name: str, what: str) -> str:
-    if not name or len(name) > MAX_NAME or not name.isprintable() or name != name.strip():
-        raise DirectoryError(f"{what} {name!r} must have 1 to {MAX_NAME} printable characters")
+def _checked_name(name: str, what: str, limit: int = MAX_NAME) -> str:
+    if not name or len(name) > limit or not name.isprintable() or name != name.strip():
+        raise DirectoryError(f"{what} {name[:limit]!r} must have 1 to {limit} printable characters")
     return name
 
 
@@ -117,7 +118,7 @@ def _check_agency(row: AgencyRow, where: str) -> None:
             raise DirectoryError(
                 f"{where}{code!r} is not an identity code: letters, digits, '.', '-', '_', at most 35 characters"
             )
-    _checked_name(row.name[:MAX_NAME], f"{where}the name of {row.code}")
+    _checked_name(row.name, f"{where}the name of {row.code}", MAX_AGENCY_NAME)
 
 
 CSV_COLUMNS = ("code", "name", "parent", "aliases", "endpoint")
@@ -128,7 +129,10 @@ def read_csv(text: str) -> Iterator[AgencyRow]:
     separated by blanks or semicolons). Raises DirectoryError naming the line.
     """
     reader = csv.DictReader(io.StringIO(text.removeprefix("\ufeff"), newline=""), skipinitialspace=True)
-    columns = tuple(reader.fieldnames or ())
+    try:
+        columns = tuple(reader.fieldnames or ())
+    except csv.Error as error:
+        raise DirectoryError(f"line 1: {error}") from None
     unknown = [column for column in columns if column not in CSV_COLUMNS]
     if "code" not in columns or "name" not in columns or unknown:
         raise DirectoryError(
@@ -150,7 +154,7 @@ def read_csv(text: str) -> Iterator[AgencyRow]:
             _check_agency(row, f"line {reader.line_num}: ")
             yield row
     except csv.Error as error:
-        raise DirectoryError(f"line {reader.line_num}: {error}") from None
+        raise DirectoryError(f"line {reader.line_num + 1}: {error}") from None  # it counts what it could read
 
 
 async def import_agencies(
@@ -219,11 +223,16 @@ async def add_key(
     not_before: datetime | None = None,
     not_after: datetime | None = None,
 ) -> str:
-    """Register a public key for an endpoint or for an agency. Returns its `kid`."""
+    """Register a public key for an endpoint or for an agency (code or alias). Returns its `kid`."""
     kid = thumbprint(key)
     jwk = orjson.dumps(to_jwk(key)).decode()
     async with _change(connection) as revision:
         owner = await _endpoint_id(connection, endpoint) if endpoint else None
+        if agency is not None:
+            found = await connection.fetchval(SQL.agency_code, agency)
+            if found is None:
+                raise DirectoryError(f"no such agency: {agency}; add it with `lienthong agency add`")
+            agency = found
         put = await connection.fetchval(SQL.put_key, kid, x5t, jwk, owner, agency, not_before, not_after, revision)
         if put is None:
             raise DirectoryError(f"the key {kid} is registered for somebody else; generate another")
@@ -280,6 +289,15 @@ async def trust_certificate(connection: asyncpg.Connection, endpoint: str, der: 
             None,
             revision,
         )
+
+
+async def revoke_administrators(connection: asyncpg.Connection, label: str) -> int:
+    """End every operator's and auditor's token with this label. Returns how many there were."""
+    async with _change(connection) as revision:
+        ended = await connection.fetch(SQL.revoke_administrators, label, revision)
+        if not ended:
+            raise DirectoryError(f"no administrator's token has the label {label!r}; see `lienthong operator list`")
+        return len(ended)
 
 
 async def revoke_credentials(connection: asyncpg.Connection, endpoint: str) -> int:

@@ -79,7 +79,7 @@ class Directory:
     async def refresh(self) -> bool:
         """Load what changed. True when something did."""
         changes = await load_changes(self._pool, self.picture.revision)
-        if changes is None:
+        if changes is None or changes.revision <= self.picture.revision:  # somebody else was faster
             return False
         self.picture = self.picture.with_changes(changes)
         async with self._followed:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 
 import asyncpg
@@ -18,6 +19,8 @@ from hub.store.pool import UNAVAILABLE
 from protocol.problems import CATALOGUE, Problem
 
 CHECK_SECONDS = 5.0
+KEYS_SECONDS = 2.0
+"""How old the public keys given out may be: a node that joins seals with a key of its own."""
 
 
 class HealthDoor:
@@ -28,13 +31,17 @@ class HealthDoor:
         gate: Gate,
         reporter: Reporter,
         checks: dict[str, Callable[[], Awaitable[None]]],
-        public_keys: tuple[dict[str, str], ...],
+        public_keys: Callable[[], Awaitable[tuple[dict[str, str], ...]]],
     ) -> None:
-        """`checks`: by name, what readiness depends on; a check raises when it fails."""
+        """`checks`: by name, what readiness depends on; a check raises when it fails.
+
+        `public_keys` reads the keys of every node from the store.
+        """
         self._gate = gate
         self._reporter = reporter
         self._checks = checks
-        self._public_keys = public_keys
+        self._read_keys = public_keys
+        self._keys: tuple[float, tuple[dict[str, str], ...]] = (float("-inf"), ())
 
     def operations(self) -> list[Operation]:
         return [
@@ -133,7 +140,15 @@ class HealthDoor:
         return json_response(msgspec.json.encode(status))
 
     async def keys(self, request: web.Request) -> web.Response:
-        return json_response(msgspec.json.encode(KeySet(self._public_keys)))
+        read_at, keys = self._keys
+        if time.monotonic() - read_at > KEYS_SECONDS:
+            try:
+                keys = await self._read_keys()
+                self._keys = (time.monotonic(), keys)
+            except (*UNAVAILABLE, asyncpg.PostgresError, TimeoutError):
+                if not keys:
+                    raise Problem("store-unavailable", "the database does not answer", retry_after=2) from None
+        return json_response(msgspec.json.encode(KeySet(keys)))
 
     async def problem(self, request: web.Request) -> web.Response:
         kind = CATALOGUE.get(request.match_info["code"])

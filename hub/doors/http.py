@@ -18,6 +18,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 
 from hub.directory.follow import Directory
 from hub.directory.picture import AUDITOR, ENDPOINT, OPERATOR, Credential
+from hub.store.pool import is_away
 from protocol.problems import MEDIA_TYPE, Problem
 
 log = structlog.get_logger()
@@ -70,9 +71,14 @@ async def answer_problems(request: web.Request, handler: Handler) -> web.StreamR
         return response
     except (ConnectionResetError, asyncio.CancelledError):
         raise
-    except HttpProcessingError as error:
-        return problem_response(Problem("bad-request", f"the request's body is not valid HTTP: {error.message}"))
-    except Exception:
+    except (HttpProcessingError, web.RequestPayloadError):
+        response = problem_response(Problem("bad-request", "the body is not sent as its headers say"))
+        response.force_close()
+        return response
+    except Exception as error:
+        if is_away(error):
+            log.error("a request needs the store", method=request.method, path=request.path, error=str(error))
+            return problem_response(Problem("store-unavailable", "try again; nothing is lost", retry_after=2))
         log.exception("a request failed", method=request.method, path=request.path)
         return problem_response(Problem("internal"))
 
@@ -108,7 +114,10 @@ async def read_body(request: web.Request, limit: int, seconds: float) -> bytes:
     """The whole body, within `limit` bytes and within `seconds` altogether. Raises `Problem` as `chunks`."""
     content = request.content
     if content.is_eof() and request.content_length is not None and request.content_length <= limit:
-        return await content.read()  # it came with the head: no timer, no generator
+        body = await content.read()  # it came with the head: no timer, no generator
+        if len(body) > limit:  # unpacked (Content-Encoding) it is larger than its declared length
+            raise Problem("too-large", f"at most {limit} bytes are accepted", limit=limit)
+        return body
     parts = []
     try:
         async with asyncio.timeout(seconds):

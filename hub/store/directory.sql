@@ -96,6 +96,12 @@ where kind = 'token' and endpoint = $1 and active
 -- name: revoke_credentials
 update credential set active = false, revision = $2 where endpoint = $1 and active returning hash
 
+-- name: revoke_administrators
+update credential set active = false, revision = $2 where role <> 'endpoint' and label = $1 and active returning hash
+
+-- name: list_administrators
+select label, role, created_at, expires_at from credential where role <> 'endpoint' and active order by created_at
+
 -- name: list_endpoints
 select e.id, e.name, e.active, e.created_at, s.at as seen_at,
        (select count(*) from agency a where a.endpoint = e.id and a.active) as agencies,
@@ -107,9 +113,12 @@ order by e.name
 -- name: list_agencies
 select a.code, a.name, a.parent, a.aliases, e.name as endpoint, a.active
 from agency a left join endpoint e on e.id = a.endpoint
-where $1::text is null or a.code = $1 or a.name ilike '%' || $1 || '%' or $1 = any(a.aliases)
+where $1::text is null or a.code ilike '%' || $1 || '%' or a.name ilike '%' || $1 || '%' or $1 = any(a.aliases)
    or a.parent = $1
 order by a.code limit $2
+
+-- name: agency_code
+select code from agency where code = $1 or $1 = any(aliases) order by code = $1 desc limit 1
 
 -- name: endpoint_by_name
 select id, name, active from endpoint where name = $1

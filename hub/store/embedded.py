@@ -20,6 +20,7 @@ import signal
 import stat
 import subprocess
 import tempfile
+import threading
 import time
 import warnings
 from pathlib import Path
@@ -33,6 +34,9 @@ log = structlog.get_logger()
 ACCOUNT = "lienthong-pg"
 START_SECONDS = 120.0
 """Crash recovery replays at most max_wal_size of log; minutes, not seconds, on a slow disk."""
+
+PATIENCE_SECONDS = 20.0
+"""How long the remains of a killed server are waited for."""
 
 SETTINGS = {
     "listen_addresses": "",
@@ -71,6 +75,8 @@ class EmbeddedPostgres:
             self.socket_dir = Path(tempfile.gettempdir()) / f"lienthong-{digest}"
         self._account: pwd.struct_passwd | None = None
         self._process: subprocess.Popen[bytes] | None = None
+        self._launching = threading.Lock()
+        self._stopped = False
 
     @property
     def url(self) -> str:
@@ -100,16 +106,32 @@ class EmbeddedPostgres:
         Returns its process id as soon as it was launched; `hub.store.pool.wait_until_reachable` says
         when it answers. Raises StoreError.
         """
+        self._stopped = False
         if (pid := self.pid()) is not None:
             return pid
         self._prepare()
         if not self.initialised:
             self._initialise()
+        patience = time.monotonic() + PATIENCE_SECONDS
+        while True:
+            try:
+                return self._launch()
+            except StoreError as error:
+                # Of a server that was killed, processes are left for a moment that hold its lock or its
+                # shared memory.
+                held = "lock file" in str(error) or "shared memory" in str(error)
+                if not held or time.monotonic() > patience:
+                    raise
+                time.sleep(0.1)
+
+    def _launch(self) -> int:
         log_file = self.cluster / "server.log"
         arguments = [str(binaries() / "postgres"), "-D", str(self.cluster), "-k", str(self.socket_dir)]
         for name, value in SETTINGS.items():
             arguments += ["-c", f"{name}={value}"]
-        with log_file.open("ab") as output:
+        with self._launching, log_file.open("ab") as output:
+            if self._stopped:
+                raise StoreError("the embedded PostgreSQL was stopped while it was being started")
             process = self._process = subprocess.Popen(
                 arguments,
                 stdin=subprocess.DEVNULL,
@@ -128,8 +150,9 @@ class EmbeddedPostgres:
                 tail = "\n".join(log_file.read_text(errors="replace").splitlines()[-5:])
                 raise StoreError(f"the embedded PostgreSQL did not start. Its log ends:\n{tail}")
             with contextlib.suppress(OSError, IndexError):
-                status = (self.cluster / "postmaster.pid").read_text().splitlines()[7].strip()
-                if status == "ready":
+                lines = (self.cluster / "postmaster.pid").read_text().splitlines()
+                # Until the new server writes the file it may be the one that a killed server left.
+                if lines[0] == str(process.pid) and lines[7].strip() == "ready":
                     return process.pid
             time.sleep(0.02)
         raise StoreError(
@@ -138,16 +161,25 @@ class EmbeddedPostgres:
 
     def stop(self, seconds: float = 30.0) -> None:
         """Stop the server in order (SIGINT: fast shutdown). Does nothing when it does not run."""
-        pid = self.pid()
+        with self._launching:  # another thread may be starting it
+            self._stopped = True
+            pid = self._living()
         if pid is None:
             return
-        os.kill(pid, signal.SIGINT)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGINT)
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
-            if self.pid() is None:
+            if self._living() is None:
                 return
             time.sleep(0.02)
         log.warning("the embedded PostgreSQL did not stop in time", pid=pid)
+
+    def _living(self) -> int | None:
+        """As `pid`; a server of our own also before it has written, or after it has removed, its file."""
+        if self._process is not None and self._process.poll() is None:
+            return self._process.pid
+        return self.pid()
 
     def _prepare(self) -> None:
         for folder in (self.cluster, self.socket_dir):
@@ -170,7 +202,13 @@ class EmbeddedPostgres:
         return self._account.pw_gid if self._account else None
 
     def _initialise(self) -> None:
-        arguments = [str(binaries() / "initdb"), "-D", str(self.cluster), "-U", "lienthong"]
+        # Under a name of its own until it is whole: a start that is killed must not leave half a cluster.
+        for remains in self.cluster.parent.glob("postgres.new-*"):
+            shutil.rmtree(remains, ignore_errors=True)
+        made = Path(tempfile.mkdtemp(prefix="postgres.new-", dir=self.cluster.parent))
+        if self._account:
+            shutil.chown(made, self._account.pw_uid, self._account.pw_gid)
+        arguments = [str(binaries() / "initdb"), "-D", str(made), "-U", "lienthong"]
         # Whoever reaches the socket is the hub: the directory's permissions are the lock.
         arguments += ["--auth=trust", "--encoding=UTF8", "--locale=C", "--no-instructions", "--data-checksums"]
         done = subprocess.run(
@@ -179,7 +217,7 @@ class EmbeddedPostgres:
         if done.returncode:
             raise StoreError(f"the embedded PostgreSQL could not be set up: {done.stderr.strip()[-500:]}")
         # The cluster's database carries the account's name; single-user mode makes it before the first start.
-        single = [str(binaries() / "postgres"), "--single", "-D", str(self.cluster), "postgres"]
+        single = [str(binaries() / "postgres"), "--single", "-D", str(made), "postgres"]
         done = subprocess.run(
             single,
             input="create database lienthong\n",
@@ -191,6 +229,7 @@ class EmbeddedPostgres:
         )
         if done.returncode:
             raise StoreError(f"the embedded PostgreSQL could not make its database: {done.stderr.strip()[-500:]}")
+        made.rename(self.cluster)  # which `_prepare` made, empty
 
 
 def _service_account() -> pwd.struct_passwd:

@@ -25,7 +25,14 @@ APPLICATION_NAME = "lienthong"
 MIGRATION_LOCK = 7000
 """Advisory locks: 7000 migrations, 7001 sequences, 7002 partitions, 7003 directory, 7010… chores."""
 
-UNAVAILABLE = (OSError, asyncpg.PostgresConnectionError, asyncpg.CannotConnectNowError, asyncpg.InterfaceError)
+UNAVAILABLE = (
+    OSError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+    asyncpg.InterfaceError,
+)
 """What a lost, refused or restarting PostgreSQL raises. A statement may or may not have been carried out."""
 
 
@@ -51,13 +58,19 @@ class HubConnection(asyncpg.Connection):
         return ""
 
 
-async def connect(url: str, name: str = "") -> asyncpg.Connection:
-    """One connection of its own, named `name` in pg_stat_activity."""
+async def connect(url: str, name: str = "", command_seconds: float | None = None) -> asyncpg.Connection:
+    """One connection of its own, named `name` in pg_stat_activity; each statement may take `command_seconds`."""
     settings = {
         "application_name": f"{APPLICATION_NAME} {name}".strip(),
         "jit": "off",  # compiling costs milliseconds on statements that take one
     }
-    return await asyncpg.connect(url, connection_class=HubConnection, server_settings=settings, timeout=10)
+    return await asyncpg.connect(
+        url,
+        connection_class=HubConnection,
+        server_settings=settings,
+        timeout=10,
+        command_timeout=command_seconds,
+    )
 
 
 async def create_pool(url: str, size: int = 4) -> asyncpg.Pool[Any]:

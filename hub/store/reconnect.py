@@ -8,6 +8,9 @@ import asyncpg
 
 from hub.store.pool import UNAVAILABLE, connect
 
+COMMAND_SECONDS = 30.0
+"""A statement that takes longer is given up: its connection may have gone silent."""
+
 
 class Reconnecting:
     """One connection of the hot path. Not for concurrent use."""
@@ -25,7 +28,8 @@ class Reconnecting:
         pause = 0.02
         while self._connection is None or self._connection.is_closed():
             try:
-                self._connection = await connect(self._url, self._name)
+                async with asyncio.timeout_at(deadline):
+                    self._connection = await connect(self._url, self._name, COMMAND_SECONDS)
             except (*UNAVAILABLE, TimeoutError):
                 if deadline is None or asyncio.get_running_loop().time() + pause > deadline:
                     raise
@@ -41,5 +45,8 @@ class Reconnecting:
 
     async def close(self) -> None:
         if self._connection is not None and not self._connection.is_closed():
-            await self._connection.close(timeout=5)
+            try:
+                await self._connection.close(timeout=5)
+            except (*UNAVAILABLE, asyncpg.PostgresError, TimeoutError):
+                self._connection.terminate()
         self._connection = None

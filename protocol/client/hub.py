@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import io
 import ssl
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
@@ -111,6 +112,11 @@ def describe_file(path: Path, media_type: str = "application/octet-stream", name
     return Attachment(name=name or path.name, size=size, sha256=digest.hexdigest(), media_type=media_type)
 
 
+def _in_pieces(body: bytes) -> bytes | io.BytesIO:
+    """A body as it should be sent: a large one in pieces, between which the event loop runs."""
+    return body if len(body) <= CHUNK else io.BytesIO(body)
+
+
 async def _file_chunks(path: Path) -> AsyncIterator[bytes]:
     with path.open("rb") as file:
         while chunk := await asyncio.to_thread(file.read, CHUNK):
@@ -162,14 +168,18 @@ class HubClient:
     async def submit(self, message: bytes, media_type: str = JOSE_MEDIA_TYPE) -> Sent:
         """Submit a message as it is: a compact JWS, or an edXML message with ``application/xml``."""
         headers = {"Content-Type": media_type}
-        _, body = await self._transport.request("POST", "/v1/messages", data=lambda: message, headers=headers)
+        _, body = await self._transport.request(
+            "POST", "/v1/messages", data=lambda: _in_pieces(message), headers=headers
+        )
         return _sent(orjson.loads(body))
 
     async def submit_many(self, messages: Sequence[bytes]) -> list[Sent | Problem]:
         """Submit many JWS in one request; the outcomes stand in their order, refusals as `Problem`."""
         body = b"\n".join(messages)
         headers = {"Content-Type": "application/x-ndjson"}
-        _, answer = await self._transport.request("POST", "/v1/messages", data=lambda: body, headers=headers)
+        _, answer = await self._transport.request(
+            "POST", "/v1/messages", data=lambda: _in_pieces(body), headers=headers
+        )
         outcomes: list[Sent | Problem] = []
         for line in answer.splitlines():
             members = orjson.loads(line)
