@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 import socket
 import ssl
@@ -60,14 +61,14 @@ class Hub:
         config, url = self.config, self._url
         signer = Signer(load_hub_key(config.hub_key_file), typ=SEAL_TYPE)
         sealer = Sealer(config.hub_name, signer)
-        self.pool = await create_pool(url, size=6)
-        self.readers = await create_pool(url, size=4)
+        self.pool = await create_pool(url, 6, "pool")
+        self.readers = await create_pool(url, 4, "readers", hot=True)
         await record_hub_key(self.pool, signer.key.public_key())
         self.directory = Directory(self.pool)
         await self.directory.refresh()
         self._follower = asyncio.create_task(self.directory.follow(), name="directory")
         self.wake = Wake(url, self.pool, self.directory.poke)
-        self.verifier = Verifier()
+        self.verifier = Verifier(in_place=config.workers >= (os.cpu_count() or 1))
         self.admission = Admission(config.max_queue_bytes)
         self.committer = Committer(url, sealer, self.wake.committed)
         handed = Handed()

@@ -32,7 +32,7 @@ INLINE_BYTES = 64 << 10
 """Larger messages are named in a page and fetched one by one."""
 PAGE_BYTES = 8 << 20
 HANDED_SECONDS = 1.0
-GATHER_SECONDS = 0.01
+GATHER_SECONDS = 0.02
 """How long a reader who was served so recently waits for more, once mail comes: a mailbox that is busy is
 read in pages, not entry by entry. The first document after a pause is handed over at once."""
 

@@ -119,6 +119,8 @@ def _check_agency(row: AgencyRow, where: str) -> None:
                 f"{where}{code!r} is not an identity code: letters, digits, '.', '-', '_', at most 35 characters"
             )
     _checked_name(row.name, f"{where}the name of {row.code}", MAX_AGENCY_NAME)
+    if row.endpoint is not None:
+        _checked_name(row.endpoint, f"{where}the endpoint of {row.code}")
 
 
 CSV_COLUMNS = ("code", "name", "parent", "aliases", "endpoint")

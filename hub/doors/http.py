@@ -9,6 +9,8 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
+from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
@@ -44,6 +46,21 @@ def problem_response(problem: Problem) -> web.Response:
 
 def json_response(body: bytes, status: int = 200) -> web.Response:
     return web.Response(body=body, status=status, content_type="application/json", headers=_SECURITY_HEADERS)
+
+
+async def blob_response(request: web.Request, path: Path, headers: dict[str, str]) -> web.FileResponse:
+    """A blob, or the range of it that is asked for. Raises `Problem` where aiohttp would answer nothing."""
+    try:
+        size = (await asyncio.to_thread(path.stat)).st_size
+        start = request.http_range.start
+    except FileNotFoundError:
+        log.error("a blob is missing", path=str(path))
+        raise Problem("internal", "the hub does not find these bytes; its operator can see which") from None
+    except ValueError:
+        raise Problem("range-not-satisfiable", "one range is answered at a time: `bytes=first-last`") from None
+    if start is not None and (not size or start >= size):
+        raise Problem("range-not-satisfiable", f"there are {size} bytes", size=size)
+    return web.FileResponse(path, headers=headers, chunk_size=1 << 18)
 
 
 _BY_STATUS = {
@@ -176,6 +193,13 @@ class Caller:
 _BEARER = re.compile(r"Bearer +([!-~]{1,200})", re.IGNORECASE)
 
 
+@lru_cache(maxsize=10_000)
+def _token_hash(authorization: str) -> bytes | None:
+    """The SHA-256 of the token in an Authorization header; None when it holds none. The same few come always."""
+    match = _BEARER.fullmatch(authorization)
+    return hashlib.sha256(match[1].encode()).digest() if match else None
+
+
 class Gate:
     """Authenticates requests against the directory, by bearer token or by client certificate."""
 
@@ -199,8 +223,8 @@ class Gate:
         credentials = self._directory.picture.credentials
         header = request.headers.get("Authorization")
         if header is not None:
-            match = _BEARER.fullmatch(header)
-            found = credentials.get(hashlib.sha256(match[1].encode()).digest()) if match else None
+            digest = _token_hash(header)
+            found = credentials.get(digest) if digest else None
         else:
             found = self._by_certificate(request, credentials)
             if found is None:

@@ -16,7 +16,17 @@ from aiohttp import web
 from hub.config import Config
 from hub.couriers.mailbox import Mailboxes, Page, cursor_text, read_cursor
 from hub.doors.guard import while_connected
-from hub.doors.http import Caller, Gate, chunks, json_response, problem_response, read_body, read_json, read_query
+from hub.doors.http import (
+    Caller,
+    Gate,
+    blob_response,
+    chunks,
+    json_response,
+    problem_response,
+    read_body,
+    read_json,
+    read_query,
+)
 from hub.doors.models import (
     Acked,
     AckRequest,
@@ -255,7 +265,8 @@ class NativeDoor:
         media_type = Format(row["format"]).media_type
         if row["body"] is not None:
             return web.Response(body=row["body"], content_type=media_type, headers=headers)
-        return web.FileResponse(self._blobs.path(row["digest"]), headers=headers | {"Content-Type": media_type})
+        path = self._blobs.path(row["digest"])
+        return await blob_response(request, path, headers | {"Content-Type": media_type})
 
     async def events(self, request: web.Request) -> web.Response:
         caller = self._gate.caller(request)
@@ -341,7 +352,7 @@ class NativeDoor:
             "ETag": f'"{sha256.hex()}"',
             "X-Content-Type-Options": "nosniff",
         }
-        return web.FileResponse(self._blobs.path(sha256), headers=headers, chunk_size=1 << 18)
+        return await blob_response(request, self._blobs.path(sha256), headers)
 
 
 async def _read_edxml(source: bytes | BinaryIO, size: int) -> edxml.Header | Problem:

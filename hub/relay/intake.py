@@ -250,15 +250,26 @@ class Intake:
     ) -> list[Accepted | Problem]:
         """Commit submissions, seal refusals, and answer in order."""
         work: list[Work] = []
+        twins: list[Work] = []
+        keys: set[tuple[int, str]] = set()
         rejections: dict[int, Rejection] = {}
         for index, outcome in enumerate(outcomes):
             if isinstance(outcome, Problem):
                 rejections[index] = self._rejection(sender, digest(index), outcome, ticket)
                 work.append(rejections[index])
             elif isinstance(outcome, Submission):
-                work.append(outcome)
+                (twins if outcome.key in keys else work).append(outcome)
+                keys.add(outcome.key)
+        if twins:  # of the same id in one request the first counts: the others follow when it is settled
+            later = Ticket(len(twins))
+            for twin in twins:
+                twin.ticket = later
+                ticket.settle()
         self._committer.put(work)
         await ticket.done
+        if twins:
+            self._committer.put(twins)
+            await later.done
         conflicts = {
             index: outcome.problem
             for index, outcome in enumerate(outcomes)

@@ -1,9 +1,10 @@
-"""Signature checks, in groups, off the event loop when there is enough to hand over.
+"""Signature checks, where they cost least.
 
-One check costs 64 µs (P-256) to 111 µs (Ed25519) of CPU and releases the GIL. Handing work to a thread
-and hearing back costs more than that, however much it is; so a few checks are made in place, holding the
-loop for a third of a millisecond at the most, and more go to the thread as one group. One thread is enough:
-there is a process per core. (docs/adr/0008 has the figures.)
+One check takes 64 µs (P-256) to 111 µs (Ed25519) and releases the GIL. With a core to spare, groups go to a
+thread and the event loop goes on meanwhile. With a process for each core there is none to spare, and the
+thread only adds switching: then checks are made in place, in slices of half a millisecond, between which
+the loop sees to its other work. A few checks are made in place in any case, since handing them over costs
+more than making them. (docs/adr/0008 has the figures.)
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ from protocol.signature import Jws, PublicKey, verify
 
 GROUP = 32
 """Requests in a group."""
-IN_PLACE = 4
-"""Up to so many signatures are checked on the event loop."""
+SLICE = 6
+"""Signatures that are checked on the event loop at a time."""
 
 
 def find_key(picture: Picture, jws: Jws, endpoint: int, agency: str) -> Key:
@@ -53,17 +54,30 @@ class _Check:
     done: asyncio.Future[list[bool]]
 
 
+def _verify(signatures: list[tuple[PublicKey, Jws]]) -> list[bool]:
+    return [verify(key, jws.alg, jws.signature, jws.signing_input) for key, jws in signatures]
+
+
 def _verify_all(checks: list[_Check]) -> list[list[bool]]:
-    return [
-        [verify(key, jws.alg, jws.signature, jws.signing_input) for key, jws in check.signatures]
-        for check in checks
-    ]
+    return [_verify(check.signatures) for check in checks]
+
+
+async def _verify_in_slices(checks: list[_Check]) -> list[list[bool]]:
+    signatures = [signature for check in checks for signature in check.signatures]
+    flat = _verify(signatures[:SLICE])
+    for start in range(SLICE, len(signatures), SLICE):
+        await asyncio.sleep(0)
+        flat += _verify(signatures[start : start + SLICE])
+    results = iter(flat)
+    return [[next(results) for _ in check.signatures] for check in checks]
 
 
 class Verifier:
     """Checks signatures for the event loop that it was made on."""
 
-    def __init__(self) -> None:
+    def __init__(self, in_place: bool = False) -> None:
+        """`in_place`: there is no core to spare for a thread."""
+        self._in_place = in_place
         self._threads = ThreadPoolExecutor(1, thread_name_prefix="verify")
         self._batcher: Batcher[_Check] = Batcher("verify", self._flush, self._fail, max_items=GROUP)
 
@@ -81,8 +95,8 @@ class Verifier:
         return await done
 
     async def _flush(self, worker: int, checks: list[_Check]) -> None:
-        if sum(len(check.signatures) for check in checks) <= IN_PLACE:
-            results = _verify_all(checks)
+        if self._in_place or sum(len(check.signatures) for check in checks) <= SLICE:
+            results = await _verify_in_slices(checks)
         else:
             results = await asyncio.get_running_loop().run_in_executor(self._threads, _verify_all, checks)
         for check, result in zip(checks, results, strict=True):

@@ -11,8 +11,7 @@ insert into endpoint_seen select * from unnest($1::int[], $2::timestamptz[])
 on conflict (endpoint) do update set at = greatest(endpoint_seen.at, excluded.at)
 
 -- name: lanes
--- Counts deliveries beyond each mailbox's floor; what was acknowledged out of order counts as waiting
--- until the floor passes it.
+-- Counts deliveries that have not ended.
 select b.endpoint, b.lane, w.waiting, extract(epoch from now()) - w.oldest / 1e6 as oldest_seconds
 from mailbox b
 cross join lateral (

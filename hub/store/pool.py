@@ -58,29 +58,47 @@ class HubConnection(asyncpg.Connection):
         return ""
 
 
-async def connect(url: str, name: str = "", command_seconds: float | None = None) -> asyncpg.Connection:
-    """One connection of its own, named `name` in pg_stat_activity; each statement may take `command_seconds`."""
-    settings = {
-        "application_name": f"{APPLICATION_NAME} {name}".strip(),
-        "jit": "off",  # compiling costs milliseconds on statements that take one
-    }
+_HOT_SETTINGS = {
+    # Its few statements always want the same plan: index scans and nested loops. Left to itself PostgreSQL
+    # plans unnest() arrays anew each time, over every day's partition: 1,100 µs of planning where the
+    # statement takes 165 (docs/adr/0010).
+    "plan_cache_mode": "force_generic_plan",
+    "enable_seqscan": "off",
+    "enable_hashjoin": "off",
+    "enable_mergejoin": "off",
+}
+
+
+def _settings(name: str, hot: bool) -> dict[str, str]:
+    # jit: compiling costs milliseconds on statements that take one.
+    settings = {"application_name": f"{APPLICATION_NAME} {name}".strip(), "jit": "off"}
+    return settings | _HOT_SETTINGS if hot else settings
+
+
+async def connect(
+    url: str, name: str = "", command_seconds: float | None = None, *, hot: bool = False
+) -> asyncpg.Connection:
+    """One connection of its own, named `name` in pg_stat_activity; each statement may take `command_seconds`.
+
+    `hot`: it is for the hot path's statements.
+    """
     return await asyncpg.connect(
         url,
         connection_class=HubConnection,
-        server_settings=settings,
+        server_settings=_settings(name, hot),
         timeout=10,
         command_timeout=command_seconds,
     )
 
 
-async def create_pool(url: str, size: int = 4) -> asyncpg.Pool[Any]:
-    """The shared connections of one process."""
+async def create_pool(url: str, size: int, name: str, *, hot: bool = False) -> asyncpg.Pool[Any]:
+    """The shared connections of one process, named and set up as by `connect`."""
     return await asyncpg.create_pool(
         url,
         min_size=1,
         max_size=size,
         connection_class=HubConnection,
-        server_settings={"application_name": f"{APPLICATION_NAME} pool", "jit": "off"},
+        server_settings=_settings(name, hot),
         timeout=10,
         command_timeout=60,
     )

@@ -29,7 +29,7 @@ class Reconnecting:
         while self._connection is None or self._connection.is_closed():
             try:
                 async with asyncio.timeout_at(deadline):
-                    self._connection = await connect(self._url, self._name, COMMAND_SECONDS)
+                    self._connection = await connect(self._url, self._name, COMMAND_SECONDS, hot=True)
             except (*UNAVAILABLE, TimeoutError):
                 if deadline is None or asyncio.get_running_loop().time() + pause > deadline:
                     raise

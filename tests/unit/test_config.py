@@ -1,0 +1,99 @@
+"""Settings: checked once, and refused with the option's name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from hub.config import Config, ConfigError, is_loopback, make
+
+
+def test_the_defaults_serve_on_loopback_with_a_database_of_its_own() -> None:
+    config = make()
+    assert config == Config()
+    assert config.embedded
+    assert (config.host, config.hub_name) == ("127.0.0.1", "lienthong")
+    assert config.blobs == Path("data/blobs")
+    assert config.metrics_dir == Path("data/run/metrics")
+    assert config.hub_key_file == Path("data/hub-key.pem")
+    assert msgspec.json.decode(config.to_json(), type=Config) == config
+
+
+def test_settings_that_are_given() -> None:
+    config = make(
+        data_dir="/srv/liên thông",
+        blob_dir="/mnt/tệp",
+        database_url="postgres://hub@db/lienthong",
+        name="truc.h63",
+        workers=4,
+        port=0,
+    )
+    assert not config.embedded
+    assert (config.hub_name, config.workers) == ("truc.h63", 4)
+    assert config.blobs == Path("/mnt/tệp")
+    assert config.hub_key_file == Path("/srv/liên thông/hub-key.pem")
+
+
+@pytest.mark.parametrize(
+    ("settings", "option"),
+    [
+        ({"port": -1}, "--port"),
+        ({"port": 65536}, "--port"),
+        ({"port": "tám nghìn"}, "--port"),
+        ({"workers": 0}, "--workers"),
+        ({"workers": 257}, "--workers"),
+        ({"max_message_bytes": 1023}, "--max-message-bytes"),
+        ({"max_queue_bytes": 0}, "--max-queue-bytes"),
+        ({"max_batch_messages": 0}, "--max-batch-messages"),
+        ({"request_seconds": 0}, "--request-seconds"),
+        ({"stop_seconds": -1}, "--stop-seconds"),
+        ({"host": "0.0.0.0"}, "--allow-plain-http"),
+        ({"host": "::"}, "--tls-cert"),
+        ({"host": "truc.yenbai.gov.vn"}, "--tls-cert"),
+        ({"tls_cert": "a.pem"}, "belong together"),
+        ({"tls_key": "a.pem"}, "belong together"),
+        ({"tls_client_ca": "ca.pem"}, "--tls-client-ca"),
+        ({"tls_cert": "khong-co.pem", "tls_key": "khong-co.pem"}, "--tls-cert"),
+        ({"database_url": "mysql://db"}, "--database-url"),
+        ({"database_url": "db"}, "--database-url"),
+    ],
+)
+def test_settings_that_cannot_be(settings: dict[str, object], option: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        make(**settings)
+    assert option in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_each_tls_file_must_exist(tmp_path: Path) -> None:
+    file = tmp_path / "chứng thư.pem"
+    file.write_text("")
+    there = {"tls_cert": str(file), "tls_key": str(file), "tls_client_ca": str(file)}
+    assert make(host="0.0.0.0", **there).tls_cert == str(file)
+    for name in there:
+        with pytest.raises(ConfigError, match="--" + name.replace("_", "-")):
+            make(**(there | {name: str(tmp_path / "không có")}))
+
+
+def test_plain_http_on_other_addresses_only_when_told_so() -> None:
+    assert make(host="0.0.0.0", allow_plain_http=True).host == "0.0.0.0"
+
+
+@pytest.mark.parametrize(
+    ("host", "loopback"),
+    [
+        ("127.0.0.1", True),
+        ("127.8.9.1", True),
+        ("::1", True),
+        ("localhost", True),
+        ("0.0.0.0", False),
+        ("::", False),
+        ("10.0.0.1", False),
+        ("localhost.yenbai.gov.vn", False),
+        ("", False),
+    ],
+)
+def test_loopback(host: str, loopback: bool) -> None:
+    assert is_loopback(host) is loopback

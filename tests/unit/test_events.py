@@ -1,0 +1,113 @@
+"""Receipts written in bulk are those that the protocol writes one by one."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from uuid import UUID
+
+import orjson
+import pytest
+
+from hub.relay import events
+from protocol.evidence import (
+    SEAL_TYPE,
+    EventKind,
+    Sealer,
+    Tree,
+    leaf_hash,
+    read_receipt,
+    receipt,
+    verify_receipt,
+)
+from protocol.signature import Signer, generate, thumbprint
+from tests.support import second_verifier
+
+KEY = generate("EdDSA")
+KEYS = {thumbprint(KEY.public_key()): KEY.public_key()}
+SEALER = Sealer("truc.h63", Signer(KEY, typ=SEAL_TYPE))
+MESSAGE = UUID("01890a5d-ac96-774b-bcce-b302099a8057")
+DIGEST = bytes(range(32))
+AT = "2026-03-02T01:15:30.000005Z"
+
+
+def texts(size: int) -> list[str]:
+    """Events with everything that JSON must escape."""
+    return [
+        events.rejected(AT, MESSAGE, "ubnd-tỉnh", DIGEST, "bad-document", f'"lý do" \\ {number}\n\x01\u2028 đủ')
+        for number in range(size)
+    ]
+
+
+@pytest.mark.parametrize("size", range(1, 71))
+def test_the_bytes_are_those_of_to_json(size: int) -> None:
+    batch = texts(size)
+    tree = Tree([leaf_hash(event.encode()) for event in batch])
+    seal = SEALER.seal(tree, "lô", datetime.now(UTC))
+    written = events.receipts_json(tree, batch, seal)
+    assert written == [receipt(event, index, tree, seal).to_json() for index, event in enumerate(batch)]
+    for index in {0, size // 2, size - 1}:
+        assert verify_receipt(read_receipt(written[index]), KEYS.get).event["rejection"] == str(MESSAGE)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 70])
+def test_a_stored_event_gets_the_receipt_that_it_had(size: int) -> None:
+    batch = texts(size)
+    leaves = [leaf_hash(event.encode()) for event in batch]
+    tree = Tree(leaves)
+    seal = SEALER.seal(tree, "lô", datetime.now(UTC))
+    stored = b"".join(leaves)
+    assert events.leaves_of(stored) == leaves
+    for index, event in enumerate(batch):
+        assert events.stored_receipt(event, index, stored, seal) == receipt(event, index, tree, seal)
+
+
+def test_a_text_that_is_not_what_was_sealed_gets_no_receipt() -> None:
+    batch = texts(3)
+    stored = b"".join(leaf_hash(event.encode()) for event in batch)
+    assert events.stored_receipt(batch[0] + " ", 0, stored, "") is None
+    assert events.stored_receipt(batch[0], 1, stored, "") is None
+    assert events.stored_receipt(batch[0], 3, stored, "") is None
+    assert events.stored_receipt(batch[2], -1, stored, "") is None
+
+
+def test_the_texts_of_events_never_change() -> None:
+    """Ends of deliveries are derived again years later: these very bytes are under seals."""
+    assert events.ENDED_KINDS == (EventKind.ACKNOWLEDGED, EventKind.REFUSED, EventKind.EXPIRED)
+    ended = events.ended(
+        EventKind.REFUSED, AT, MESSAGE, "H63", "7/UBND", DIGEST, "văn-yên", ["000.00.31.H63"], "sai nơi nhận"
+    )
+    assert ended == (
+        '{"event":"refused","at":"2026-03-02T01:15:30.000005Z","message":"01890a5d-ac96-774b-bcce-b302099a8057",'
+        f'"from":"H63","id":"7/UBND","sha256":"{DIGEST.hex()}","endpoint":"văn-yên",'
+        '"recipients":["000.00.31.H63"],"reason":"sai nơi nhận"}'
+    )
+    acknowledged = events.ended(EventKind.ACKNOWLEDGED, AT, MESSAGE, "H63", "7", DIGEST, "văn-yên", [], None)
+    assert "reason" not in orjson.loads(acknowledged)
+    accepted = orjson.loads(
+        events.accepted(AT, MESSAGE, "ubnd", "H63", "7", DIGEST, 2048, "express", 3, "ab" * 32, [])
+    )
+    assert accepted == {
+        "event": "accepted",
+        "at": AT,
+        "message": str(MESSAGE),
+        "from": "H63",
+        "id": "7",
+        "endpoint": "ubnd",
+        "sha256": DIGEST.hex(),
+        "size": 2048,
+        "lane": "express",
+        "recipients": 3,
+        "recipients_sha256": "ab" * 32,
+    }
+    gaps = [{"recipient": "X", "reason": "không có"}]
+    with_gaps = events.accepted(AT, MESSAGE, "ubnd", "H63", "7", DIGEST, 1, "normal", 1, "", gaps)
+    assert orjson.loads(with_gaps)["unreachable"] == gaps
+
+
+def test_the_second_verifier_accepts_a_bulk_receipt() -> None:
+    batch = texts(5)
+    tree = Tree([leaf_hash(event.encode()) for event in batch])
+    written = events.receipts_json(tree, batch, SEALER.seal(tree, "lô", datetime.now(UTC)))
+    key = KEY.public_key().public_bytes_raw()
+    jwks = [{"kty": "OKP", "crv": "Ed25519", "x": second_verifier.encode64(key), "kid": next(iter(KEYS))}]
+    assert second_verifier.prove(orjson.loads(written[4]), jwks) == orjson.loads(batch[4])
