@@ -35,6 +35,8 @@ MAX_HEADER_BYTES = 4096
 JOSE_MEDIA_TYPE = "application/jose"
 
 _ECDSA_SHA256 = ec.ECDSA(hashes.SHA256())
+# RFC 6979: the same document signed again is the same message, so that a repeat is known as one.
+_ECDSA_SHA256_SIGN = ec.ECDSA(hashes.SHA256(), deterministic_signing=True)
 _SHA256 = hashes.SHA256()
 _PSS = padding.PSS(mgf=padding.MGF1(hashes.SHA256()), salt_length=padding.PSS.DIGEST_LENGTH)
 _PKCS1 = padding.PKCS1v15()
@@ -192,7 +194,7 @@ class Signer:
     def _signature(self, data: bytes) -> bytes:
         key = self.key
         if isinstance(key, ec.EllipticCurvePrivateKey):
-            r, s = decode_dss_signature(key.sign(data, _ECDSA_SHA256))
+            r, s = decode_dss_signature(key.sign(data, _ECDSA_SHA256_SIGN))
             return r.to_bytes(32, "big") + s.to_bytes(32, "big")
         if isinstance(key, ed25519.Ed25519PrivateKey):
             return key.sign(data)

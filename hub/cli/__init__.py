@@ -6,11 +6,14 @@ is one line on standard error that says what to do; the exit status is then 1 (2
 
 from __future__ import annotations
 
+import contextlib
+import io
 import sys
 
+import asyncpg
 import click
 
-from hub.cli import directory, keys, messages, serve
+from hub.cli import demo, directory, keys, messages, operators, serve, verify
 from hub.cli.output import Output
 from protocol.problems import LienthongError, Problem
 
@@ -25,9 +28,16 @@ class _Group(click.Group):
             reasons = "".join(
                 f"; {path}: {reason}" for path, reason in problem.fields if reason not in problem.detail
             )
-            raise click.ClickException(f"{problem.code}: {problem}{reasons}") from None
+            hint = "; is the hub running, and is --url right?" if problem.code == "unreachable" else ""
+            raise click.ClickException(_one_line(f"{problem.code}: {problem}{reasons}{hint}")) from None
         except (LienthongError, OSError) as error:
-            raise click.ClickException(str(error)) from None
+            raise click.ClickException(_one_line(str(error))) from None
+        except (asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            raise click.ClickException(_one_line(f"the database refused: {error}")) from None
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
 
 
 @click.group(
@@ -38,6 +48,11 @@ class _Group(click.Group):
 @click.pass_context
 def main(ctx: click.Context, as_json: bool) -> None:
     """Lienthong: the hub through which public agencies exchange signed documents."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            with contextlib.suppress(io.UnsupportedOperation):
+                # A terminal that cannot show Vietnamese shows escapes; it does not end the command.
+                stream.reconfigure(errors="backslashreplace")
     ctx.obj = Output(as_json)
 
 
@@ -47,12 +62,14 @@ for command in (
     directory.agency,
     directory.endpoint,
     directory.group,
-    directory.operator,
+    operators.operator,
     keys.key,
+    messages.sign,
     messages.send,
     messages.receive,
     messages.status,
-    messages.verify,
+    verify.verify,
+    demo.demo,
 ):
     main.add_command(command)
 

@@ -18,10 +18,15 @@ Result = TypeVar("Result")
 
 
 def database_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """--data-dir and --database-url, as `serve` has them."""
+    """--data-dir and --database-url, as `serve` has them.
+
+    Every command also takes them from LIENTHONG_DATA_DIR and LIENTHONG_DATABASE_URL, so that an operator
+    sets them once.
+    """
     command = click.option(
         "--database-url",
         default="",
+        envvar="LIENTHONG_DATABASE_URL",
         help="Your PostgreSQL. Default: the embedded one of --data-dir.",
         show_default=False,
     )(command)
@@ -29,6 +34,7 @@ def database_options(command: Callable[..., Any]) -> Callable[..., Any]:
         "--data-dir",
         default="data",
         show_default=True,
+        envvar="LIENTHONG_DATA_DIR",
         type=click.Path(file_okay=False),
         help="Where the hub keeps its key, its blobs and its embedded PostgreSQL.",
     )(command)
@@ -51,7 +57,8 @@ async def open_database(data_dir: str, database_url: str) -> AsyncIterator[async
         await asyncio.to_thread(postgres.start)
     url = database_url or (postgres.url if postgres else "")
     try:
-        await wait_until_reachable(url, 30)
+        # The embedded one may be recovering; yours either runs or it does not.
+        await wait_until_reachable(url, 3 if database_url else 30)
         await migrate(url)
         connection = await connect(url, "command")
         try:

@@ -1,4 +1,4 @@
-"""``lienthong agency``, ``endpoint``, ``group`` and ``operator``: who is who."""
+"""``lienthong agency``, ``endpoint`` and ``group``: who is who."""
 
 from __future__ import annotations
 
@@ -9,14 +9,16 @@ from typing import Any
 import asyncpg
 import click
 from cryptography import x509
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from hub.cli.database import database_options, run
-from hub.cli.output import Output, json_option, local_time, pass_output
+from hub.cli.output import Output, hand_over, json_option, local_time, pass_output, token_option
 from hub.directory import change
 from hub.directory.change import AgencyRow
 from hub.store import sql
+from protocol.agency import parent as parent_of
 from protocol.signature import KeyFormatError, load_public
 
 SQL = sql.load("directory")
@@ -49,7 +51,13 @@ def agency_add(
     """Add an agency, or change it."""
     row = AgencyRow(code, name, parent, aliases, endpoint)
     run(data_dir, database_url, lambda connection: change.add_agency(connection, row))
-    output.result({"code": code, "name": name}, f"{code} {name}")
+    above = parent or parent_of(code)
+    output.result(
+        {"code": code, "name": name, "parent": above, "aliases": aliases, "endpoint": endpoint},
+        f"Agency {code}, {name}, "
+        + (f"below {above}." if above else "at the top of its tree.")
+        + (f" The endpoint {endpoint} speaks for it." if endpoint else ""),
+    )
 
 
 @agency.command("import")
@@ -91,9 +99,11 @@ def agency_import(output: Output, file: Path, data_dir: str, database_url: str) 
 @pass_output
 def agency_list(output: Output, search: str | None, limit: int, data_dir: str, database_url: str) -> None:
     """List agencies: all, or those whose code, alias, parent or name fits SEARCH."""
-    rows = run(data_dir, database_url, lambda connection: connection.fetch(SQL.list_agencies, search, limit))
+    rows = run(data_dir, database_url, lambda connection: connection.fetch(SQL.list_agencies, search, limit + 1))
+    cut = len(rows) > limit
+    rows = rows[:limit]
     output.table(
-        "Agencies",
+        f"The first {limit} agencies; more with --limit or with a SEARCH" if cut else "Agencies",
         ("Code", "Name", "Parent", "Aliases", "Endpoint"),
         ((r["code"], r["name"], r["parent"], " ".join(r["aliases"]), r["endpoint"]) for r in rows),
         [dict(row) for row in rows],
@@ -110,6 +120,7 @@ def endpoint() -> None:
 @click.option("--agency", "agencies", multiple=True, help="An agency that it speaks for; may be repeated.")
 @click.option("--key", "key_file", type=click.Path(exists=True, path_type=Path), help="Its public key: PEM, JWK.")
 @click.option("--client-cert", type=click.Path(exists=True, path_type=Path), help="TLS client certificate, PEM.")
+@token_option
 @database_options
 @json_option
 @pass_output
@@ -119,6 +130,7 @@ def endpoint_add(
     agencies: tuple[str, ...],
     key_file: Path | None,
     client_cert: Path | None,
+    token_file: Path | None,
     data_dir: str,
     database_url: str,
 ) -> None:
@@ -137,11 +149,26 @@ def endpoint_add(
             return await change.issue_token(connection, endpoint=name), kid
 
     token, kid = run(data_dir, database_url, go)
+    members, line = hand_over(token, name, token_file)
     lines = [f"Endpoint {name} speaks for {', '.join(agencies) or 'no agency yet'}."]
-    if kid:
-        lines.append(f"Key: {kid}")
-    lines.append(f"Token (shown this once): {token}")
-    output.result({"name": name, "agencies": agencies, "kid": kid, "token": token}, "\n".join(lines))
+    if not agencies:
+        lines.append(f"Give it some with: lienthong endpoint assign {name} CODE…")
+    lines.append(f"Key: {kid}" if kid else f"To send it needs a key: lienthong key add FILE --endpoint {name}")
+    output.result({"name": name, "agencies": agencies, "kid": kid} | members, "\n".join([*lines, line]))
+
+
+@endpoint.command("assign")
+@click.argument("name")
+@click.argument("agencies", nargs=-1, required=True)
+@database_options
+@json_option
+@pass_output
+def endpoint_assign(
+    output: Output, name: str, agencies: tuple[str, ...], data_dir: str, database_url: str
+) -> None:
+    """Let an endpoint speak for AGENCIES (codes), from now on. Mail that came before stays where it is."""
+    run(data_dir, database_url, lambda connection: change.assign(connection, name, agencies))
+    output.result({"name": name, "agencies": agencies}, f"Endpoint {name} speaks for {', '.join(agencies)}.")
 
 
 def _certificate(file: Path) -> bytes:
@@ -194,11 +221,18 @@ _set_active("enable", True)
 @click.argument("name")
 @click.option("--revoke-others", is_flag=True, help="End all older tokens now, not at the next rotation.")
 @click.option("--days", type=click.IntRange(min=1), help="How long it is valid; for good by default.")
+@token_option
 @database_options
 @json_option
 @pass_output
 def endpoint_token(
-    output: Output, name: str, revoke_others: bool, days: int | None, data_dir: str, database_url: str
+    output: Output,
+    name: str,
+    revoke_others: bool,
+    days: int | None,
+    token_file: Path | None,
+    data_dir: str,
+    database_url: str,
 ) -> None:
     """Make another token. The newest two are valid, so that a system can change over without a gap."""
     expires = datetime.now(UTC) + timedelta(days=days) if days else None
@@ -208,10 +242,28 @@ def endpoint_token(
         database_url,
         lambda c: change.issue_token(c, endpoint=name, expires_at=expires, keep=keep),
     )
+    members, line = hand_over(token, name, token_file)
     output.result(
-        {"name": name, "token": token, "expires": expires},
-        f"Token for {name} (shown this once): {token}"
-        + (f"\nValid until {local_time(expires)}" if expires else ""),
+        {"name": name, "expires": expires} | members,
+        line + (f"\nValid until {local_time(expires)} (UTC+7)" if expires else ""),
+    )
+
+
+@endpoint.command("trust")
+@click.argument("name")
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@database_options
+@json_option
+@pass_output
+def endpoint_trust(output: Output, name: str, file: Path, data_dir: str, database_url: str) -> None:
+    """Accept the TLS client certificate in FILE (PEM) in place of a token, beside those accepted already."""
+    certificate = x509.load_der_x509_certificate(_certificate(file))
+    der = certificate.public_bytes(Encoding.DER)
+    label = certificate.subject.rfc4514_string()
+    run(data_dir, database_url, lambda c: change.trust_certificate(c, name, der, label))
+    output.result(
+        {"name": name, "subject": label, "sha256": certificate.fingerprint(hashes.SHA256()).hex()},
+        f"{name} may come with the certificate of {label}",
     )
 
 
@@ -241,26 +293,3 @@ def group_set(output: Output, name: str, members: tuple[str, ...], data_dir: str
     """Make a group of these agencies, or replace its members."""
     run(data_dir, database_url, lambda c: change.put_group(c, name, members))
     output.result({"name": name, "members": members}, f"group:{name} has {len(members)} members")
-
-
-@click.group()
-def operator() -> None:
-    """Administrators: operators and auditors."""
-
-
-@operator.command("token")
-@click.option("--role", type=click.Choice(["operator", "auditor"]), default="operator", show_default=True)
-@click.option("--label", default="", help="Whose it is.")
-@click.option("--days", type=click.IntRange(min=1), help="How long it is valid; for good by default.")
-@database_options
-@json_option
-@pass_output
-def operator_token(
-    output: Output, role: str, label: str, days: int | None, data_dir: str, database_url: str
-) -> None:
-    """Make an administrator's token."""
-    expires = datetime.now(UTC) + timedelta(days=days) if days else None
-    token = run(
-        data_dir, database_url, lambda c: change.issue_token(c, role=role, label=label, expires_at=expires)
-    )
-    output.result({"role": role, "token": token}, f"Token for an {role} (shown this once): {token}")

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import mimetypes
 import ssl
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,11 +15,11 @@ import click
 import orjson
 
 from hub.cli.output import Output, json_option, local_time, pass_output
+from protocol import edxml
 from protocol.client import Document, Entry, HubClient, Sent, new_id
-from protocol.evidence import read_receipt, verify_receipt
-from protocol.message import read_document, write_document
+from protocol.message import open_jws, read_document, seal, write_document
 from protocol.problems import LienthongError
-from protocol.signature import PublicKey, from_jwk, load_private, load_public, thumbprint
+from protocol.signature import PrivateKey, Signer, load_private
 
 Result = TypeVar("Result")
 
@@ -27,39 +29,135 @@ def _client_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option(
             "--url", envvar="LIENTHONG_URL", default="http://127.0.0.1:8700", show_default=True, help="The hub."
         ),
-        click.option("--token", envvar="LIENTHONG_TOKEN", help="This endpoint's token (better: LIENTHONG_TOKEN)."),
+        click.option("--token", envvar="LIENTHONG_TOKEN", help="This endpoint's token (better: --token-file)."),
+        click.option(
+            "--token-file",
+            envvar="LIENTHONG_TOKEN_FILE",
+            type=click.Path(exists=True, dir_okay=False, path_type=Path),
+            help="A file that holds the token.",
+        ),
         click.option(
             "--ca", envvar="LIENTHONG_CA", type=click.Path(exists=True), help="Trust this CA for TLS, PEM."
         ),
-        click.option("--retry", default=10.0, show_default=True, help="Seconds to go on when the hub is away."),
+        click.option(
+            "--client-cert",
+            envvar="LIENTHONG_CLIENT_CERT",
+            type=click.Path(exists=True),
+            help="TLS client certificate, in place of a token: PEM, with its private key.",
+        ),
+        click.option(
+            "--retry",
+            envvar="LIENTHONG_RETRY",
+            default=10.0,
+            show_default=True,
+            help="Seconds to go on when the hub is away.",
+        ),
     ]
     for option in options:
         command = option(command)
-    return command
+
+    @functools.wraps(command)
+    def with_hub(
+        url: str,
+        token: str | None,
+        token_file: Path | None,
+        ca: str | None,
+        client_cert: str | None,
+        retry: float,
+        **others: Any,
+    ) -> Any:
+        if token_file is not None:
+            token = token_file.read_text().strip()
+        if not token and not client_cert:
+            raise LienthongError("the hub must know who you are: give --token-file, or set LIENTHONG_TOKEN")
+        tls = None
+        if ca or client_cert:
+            try:
+                tls = ssl.create_default_context(cafile=ca)
+            except ssl.SSLError:
+                raise LienthongError(f"--ca: {ca} holds no PEM certificate") from None
+            if client_cert:
+                try:
+                    tls.load_cert_chain(client_cert)
+                except ssl.SSLError:
+                    raise LienthongError(
+                        f"--client-cert: {client_cert} must hold a PEM certificate and its private key"
+                    ) from None
+        return command(hub=_Hub(url, token, tls, retry), **others)
+
+    return with_hub
 
 
-def _run(
-    url: str,
-    token: str | None,
-    ca: str | None,
-    retry: float,
-    work: Callable[[HubClient], Awaitable[Result]],
-    key: Any = None,
-) -> Result:
-    tls = ssl.create_default_context(cafile=ca) if ca else None
+@dataclass(frozen=True)
+class _Hub:
+    """The hub that a command speaks to, and as whom."""
 
-    async def go() -> Result:
-        async with HubClient(url, token, key=key, tls=tls, retry_seconds=retry) as client:
-            return await work(client)
+    url: str
+    token: str | None
+    tls: ssl.SSLContext | None
+    retry: float
 
-    return asyncio.run(go())
+    def run(self, work: Callable[[HubClient], Awaitable[Result]], key: PrivateKey | None = None) -> Result:
+        """Run `work` with a client."""
+
+        async def go() -> Result:
+            client = HubClient(self.url, self.token, key=key, tls=self.tls, retry_seconds=self.retry)
+            async with client:
+                return await work(client)
+
+        return asyncio.run(go())
+
+
+_key_option = click.option(
+    "--key",
+    "key_file",
+    envvar="LIENTHONG_KEY",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="The private key that signs: PEM, from `lienthong key generate`.",
+)
+
+
+_receipt_option = click.option(
+    "--receipt", "receipt_dir", type=click.Path(file_okay=False, path_type=Path), help="Keep receipts here."
+)
+
+
+def _keep_receipt(folder: Path, name: str, receipt: bytes) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    target = folder / f"{name.replace('/', '_')}.receipt.json"
+    target.write_bytes(receipt)
+    return target
+
+
+def _private_key(file: Path | None) -> PrivateKey:
+    if file is None:
+        raise LienthongError("a document is signed before it is sent: give --key, or set LIENTHONG_KEY")
+    data = file.read_bytes()
+    if b"PRIVATE KEY" not in data:
+        raise LienthongError(f"{file} holds no private key; `lienthong key generate NAME` writes one into NAME")
+    return load_private(data)
+
+
+@click.command()
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@_key_option
+@click.option(
+    "--into", type=click.Path(dir_okay=False, path_type=Path), help="Where to; FILE with .jws by default."
+)
+@json_option
+@pass_output
+def sign(output: Output, file: Path, key_file: Path | None, into: Path | None) -> None:
+    """Sign FILE, a document written as JSON. What comes out can be sent with `send`, or with curl."""
+    signer = Signer(_private_key(key_file))
+    document = read_document(file.read_bytes())
+    target = into or file.with_suffix(".jws")
+    target.write_bytes(seal(document, signer))
+    output.result({"id": document.id, "kid": signer.kid, "file": str(target)}, f"{document.id}, signed: {target}")
 
 
 @click.command()
 @click.argument("files", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option(
-    "--key", "key_file", envvar="LIENTHONG_KEY", type=click.Path(exists=True, path_type=Path), help="Private key."
-)
+@_key_option
 @click.option("--from", "sender", help="The sending agency's code.")
 @click.option("--to", multiple=True, help="A recipient: code, alias, group:NAME or below:CODE; may be repeated.")
 @click.option("--subject", default="", help="Trích yếu.")
@@ -67,9 +165,7 @@ def _run(
 @click.option("--priority", type=click.Choice(["normal", "urgent", "very_urgent", "express"]), default="normal")
 @click.option("--id", "message_id", help="The message's id; a fresh one by default.")
 @click.option("--report-unreachable", is_flag=True, help="Send to those who can be reached, and name the others.")
-@click.option(
-    "--receipt", "receipt_dir", type=click.Path(file_okay=False, path_type=Path), help="Keep receipts here."
-)
+@_receipt_option
 @_client_options
 @json_option
 @pass_output
@@ -85,17 +181,17 @@ def send(
     message_id: str | None,
     report_unreachable: bool,
     receipt_dir: Path | None,
-    url: str,
-    token: str | None,
-    ca: str | None,
-    retry: float,
+    hub: _Hub,
 ) -> None:
     """Send FILES.
 
     With --from and --to they are the attachments of one new document. Without, each is a message of its
     own: .jws (signed), .json (a document to sign), .edxml or .xml.
     """
-    key = load_private(key_file.read_bytes()) if key_file else None
+    if bool(sender) != bool(to):
+        raise click.UsageError("--from and --to belong together")
+    to_sign = bool(sender) or any(file.suffix.lower() == ".json" for file in files)
+    key = _private_key(key_file) if to_sign else None
 
     async def compose(client: HubClient) -> list[tuple[str, Sent]]:
         attachments = []
@@ -132,17 +228,13 @@ def send(
             sent.append((file.name, await client.submit(data.strip())))
         return sent
 
-    if bool(sender) != bool(to):
-        raise click.UsageError("--from and --to belong together")
-    results = _run(url, token, ca, retry, compose if sender else each, key)
+    results = hub.run(compose if sender else each, key)
     lines, members = [], []
     for name, sent in results:
         lines.append(f"{name}: {'accepted before as' if sent.duplicate else 'accepted as'} {sent.id}")
         lines += [f"  not reached: {gap['recipient']} ({gap['reason']})" for gap in sent.unreachable]
         if receipt_dir:
-            receipt_dir.mkdir(parents=True, exist_ok=True)
-            target = receipt_dir / f"{sent.id}.receipt.json"
-            target.write_bytes(sent.receipt.to_json())
+            target = _keep_receipt(receipt_dir, sent.id, sent.receipt.to_json())
             lines.append(f"  receipt: {target}")
         members.append(
             {
@@ -161,10 +253,11 @@ async def _save(client: HubClient, entry: Entry, folder: Path) -> list[Path]:
     suffix = {"jws": ".jws", "edxml": ".edxml", "receipt": ".receipt.json"}[entry.format]
     folder.mkdir(parents=True, exist_ok=True)
     message = folder / f"{entry.id}{suffix}"
-    message.write_bytes(entry.body if entry.body is not None else await client.fetch(entry))
+    body = entry.body or (entry.receipt.to_json() if entry.receipt else await client.fetch(entry))
+    message.write_bytes(body)
     saved = [message]
     if entry.format == "jws":
-        for index, attachment in enumerate(entry.document.attachments, start=1):
+        for index, attachment in enumerate(open_jws(body)[1].attachments, start=1):
             # The sender chose the name: nothing of it but its last part may choose where it goes.
             name = Path(attachment.name.replace("\\", "/")).name.lstrip(".") or "attachment"
             target = folder / entry.id / f"{index:02}-{name[:150]}"
@@ -172,6 +265,16 @@ async def _save(client: HubClient, entry: Entry, folder: Path) -> list[Path]:
             await client.download(attachment, target)
             saved.append(target)
     return saved
+
+
+def _title(entry: Entry, message: Path) -> str:
+    """What a saved message is about, in a line."""
+    if entry.receipt is not None:
+        event = orjson.loads(entry.receipt.event)
+        return f"{event['event']} at {event['endpoint']}: {event['id']}: {event.get('reason', '')}"
+    if entry.format == "edxml":
+        return edxml.read(message.read_bytes()).subject
+    return open_jws(message.read_bytes())[1].subject
 
 
 @click.command()
@@ -190,10 +293,7 @@ def receive(
     wait: float,
     limit: int,
     keep: bool,
-    url: str,
-    token: str | None,
-    ca: str | None,
-    retry: float,
+    hub: _Hub,
 ) -> None:
     """Fetch mail into a directory, and acknowledge what was written."""
 
@@ -207,16 +307,16 @@ def receive(
             done.append((entry, saved))
         return done
 
-    received = _run(url, token, ca, retry, go)
+    received = hub.run(go)
     output.table(
-        f"{len(received)} received into {into}" if received else "No mail",
+        f"{len(received)} received into {into}",
         ("Accepted", "Lane", "From", "Subject or id", "Files"),
         (
             (
                 local_time(entry.accepted_at),
                 entry.lane,
                 entry.sender,
-                (entry.document.subject if entry.format == "jws" and entry.body else "") or entry.sender_id,
+                _title(entry, saved[0]) or entry.sender_id,
                 len(saved),
             )
             for entry, saved in received
@@ -233,17 +333,25 @@ def receive(
             }
             for entry, saved in received
         ],
+        nothing="No mail",
     )
 
 
 @click.command()
 @click.argument("message_id", metavar="ID")
+@_receipt_option
 @_client_options
 @json_option
 @pass_output
-def status(output: Output, message_id: str, url: str, token: str | None, ca: str | None, retry: float) -> None:
+def status(output: Output, message_id: str, receipt_dir: Path | None, hub: _Hub) -> None:
     """Who has a message, since when. ID is the hub's, or your own."""
-    timeline = _run(url, token, ca, retry, lambda client: client.events(message_id))
+    timeline = hub.run(lambda client: client.events(message_id))
+    if receipt_dir:
+        receipts = [(timeline["id"], timeline["accepted"])]
+        receipts += [(f"{timeline['id']}.{d['endpoint']}", d.get("receipt")) for d in timeline["deliveries"]]
+        for name, receipt in receipts:
+            if receipt is not None:
+                _keep_receipt(receipt_dir, name, orjson.dumps(receipt))
     output.table(
         f"{timeline['id']} from {timeline['from']}, accepted {local_time(timeline['accepted_at'])}",
         ("Endpoint", "Recipients", "State", "At", "Reason"),
@@ -252,61 +360,4 @@ def status(output: Output, message_id: str, url: str, token: str | None, ca: str
             for d in timeline["deliveries"]
         ),
         timeline,
-    )
-
-
-def _trusted_keys(files: tuple[Path, ...]) -> dict[str, PublicKey]:
-    keys: dict[str, PublicKey] = {}
-    for file in files:
-        data = file.read_bytes()
-        try:
-            members = orjson.loads(data)
-        except ValueError:
-            members = None
-        if isinstance(members, dict) and isinstance(members.get("keys"), list):
-            loaded = [from_jwk(jwk) for jwk in members["keys"]]
-        else:
-            loaded = [load_public(data)[0]]
-        keys |= {thumbprint(key): key for key in loaded}
-    return keys
-
-
-@click.command()
-@click.argument("receipt", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option(
-    "--document", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="The message as sent."
-)
-@click.option(
-    "--hub-key",
-    "key_files",
-    multiple=True,
-    required=True,
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="The hub's public key: the answer of /v1/hub/keys, a JWK or PEM. Get it once, by a way you trust.",
-)
-@json_option
-@pass_output
-def verify(output: Output, receipt: Path, document: Path | None, key_files: tuple[Path, ...]) -> None:
-    """Check a receipt. Needs no hub and no network."""
-    keys = _trusted_keys(key_files)
-    data = document.read_bytes() if document else None
-    if data is not None and document is not None and document.suffix == ".jws":
-        data = data.strip()
-    found = verify_receipt(read_receipt(receipt.read_bytes()), keys.get, data)
-    event = found.event
-    lines = [
-        f"Genuine: the hub {found.hub} sealed this event at {local_time(found.sealed_at)} (UTC+7).",
-        f"  event    {event.get('event')}  {local_time(event.get('at'))}",
-        *(
-            f"  {name:<8} {event[name]}"
-            for name in ("from", "id", "message", "endpoint", "reason")
-            if name in event
-        ),
-        f"  sha256   {event.get('sha256')}",
-        "The document given is the one that the event speaks of."
-        if data is not None
-        else "Give --document to check that it speaks of a particular document.",
-    ]
-    output.result(
-        {"verified": True, "hub": found.hub, "sealed_at": found.sealed_at, "event": event}, "\n".join(lines)
     )

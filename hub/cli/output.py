@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import os
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timedelta, timezone
+from pathlib import Path
 from typing import Any
 
 import click
@@ -14,6 +16,8 @@ from rich.table import Table
 from protocol.message import printable
 
 VIETNAM = timezone(timedelta(hours=7))
+PIPE_COLUMNS = 200
+"""Width of tables where there is no terminal to tell its own."""
 
 
 def local_time(moment: datetime | str | None) -> str:
@@ -31,6 +35,8 @@ class Output:
     def __init__(self, as_json: bool) -> None:
         self.as_json = as_json
         self.console = Console(highlight=False, soft_wrap=True)
+        if not self.console.is_terminal:
+            self.console = Console(highlight=False, soft_wrap=True, width=PIPE_COLUMNS)
         self.progress = Console(stderr=True, highlight=False)
 
     def result(self, members: Any, sentence: str) -> None:
@@ -40,10 +46,16 @@ class Output:
         else:
             click.echo(printable_lines(sentence))
 
-    def table(self, title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]], members: Any) -> None:
-        """Many results."""
+    def table(
+        self, title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]], members: Any, nothing: str = ""
+    ) -> None:
+        """Many results. `nothing` is said where there is none."""
         if self.as_json:
             click.echo(orjson.dumps(members, option=orjson.OPT_INDENT_2, default=str))
+            return
+        rows = list(rows)
+        if not rows:
+            click.echo(nothing or f"{title}: none")
             return
         table = Table(title=title or None, title_justify="left")
         for column in columns:
@@ -51,6 +63,35 @@ class Output:
         for row in rows:
             table.add_row(*(printable(str(cell)) if cell is not None else "" for cell in row))
         self.console.print(table)
+
+
+def _token_file(ctx: click.Context, parameter: click.Parameter, value: Path | None) -> Path | None:
+    # Looked at before the token is made: a token that could not be written down would be lost.
+    if value is not None and not value.absolute().parent.is_dir():
+        raise click.BadParameter(f"there is no directory {value.parent}")
+    return value
+
+
+def token_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """--token-file, for commands that make a token."""
+    return click.option(
+        "--token-file",
+        type=click.Path(dir_okay=False, writable=True, path_type=Path),
+        callback=_token_file,
+        help="Write the token into this file (only you can read it) instead of showing it.",
+    )(command)
+
+
+def hand_over(token: str, whose: str, file: Path | None) -> tuple[dict[str, str], str]:
+    """Give a new token to whoever asked for it: members for programs, a line for people."""
+    if file is None:
+        return {"token": token}, f"Token for {whose} (shown this once): {token}"
+    temporary = file.with_name(f"{file.name}.{os.getpid()}.new")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w") as target:
+        target.write(token + "\n")
+    temporary.rename(file)
+    return {"token_file": str(file)}, f"Token for {whose}: in {file}"
 
 
 def printable_lines(text: str) -> str:

@@ -9,16 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import click
+import orjson
 
 from hub import config
 from hub.cli.database import database_options, open_database
-from hub.cli.output import Output, json_option, pass_output
+from hub.cli.output import Output, hand_over, json_option, pass_output, token_option
 from hub.directory import change
 from hub.evidence.keys import load_hub_key, make_hub_key
 from hub.observe.logging import configure
 from hub.store.embedded import EmbeddedPostgres
 from hub.supervisor import Supervisor
-from protocol.signature import thumbprint
+from protocol.signature import thumbprint, to_jwk
 
 _DEFAULT = config.Config()
 
@@ -26,10 +27,15 @@ _DEFAULT = config.Config()
 def _setting(name: str, help: str, **options: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     default = getattr(_DEFAULT, name)
     flag = "--" + name.replace("_", "-")
-    return click.option(flag, default=default, show_default=default not in ("", None), help=help, **options)
+    shown = default not in ("", None)
+    variable = "LIENTHONG_" + name.upper()
+    return click.option(flag, default=default, show_default=shown, envvar=variable, help=help, **options)
 
 
 _SERVE_OPTIONS = [
+    _setting(
+        "blob_dir", "Where blobs are; default: in --data-dir. Nodes on one database share it.", type=click.Path()
+    ),
     _setting("host", "Address to listen on."),
     _setting("port", "Port to listen on; 0 takes a free one."),
     _setting("workers", "Processes, all alike. One for each core is right."),
@@ -62,7 +68,7 @@ def _serve_options(command: Callable[..., Any]) -> Callable[..., Any]:
 def serve(**settings: Any) -> None:
     """Run the hub until it is stopped (Ctrl-C or SIGTERM).
 
-    Every option can also be given as an environment variable: LIENTHONG_SERVE_PORT for --port.
+    Every option can also be given as an environment variable: LIENTHONG_PORT for --port.
     """
     configure()
     output = click.get_current_context().ensure_object(Output)
@@ -76,19 +82,24 @@ def serve(**settings: Any) -> None:
 
 
 @click.command()
+@token_option
 @database_options
 @json_option
 @pass_output
-def init(output: Output, data_dir: str, database_url: str) -> None:
+def init(output: Output, token_file: Path | None, data_dir: str, database_url: str) -> None:
     """Prepare a hub: its key, its database, and a first operator's token.
 
-    May be repeated: it never replaces what is there, and each time makes another operator's token.
+    The public half of the key goes into hub-key.pub, for whoever wants to verify receipts. May be
+    repeated: it never replaces what is there, and each time makes another operator's token.
     """
     folder = Path(data_dir)
     folder.mkdir(parents=True, exist_ok=True)
     key_file = folder / "hub-key.pem"
     make_hub_key(key_file)
-    kid = thumbprint(load_hub_key(key_file).public_key())
+    public = load_hub_key(key_file).public_key()
+    kid = thumbprint(public)
+    public_file = folder / "hub-key.pub"
+    public_file.write_bytes(orjson.dumps(to_jwk(public), option=orjson.OPT_INDENT_2) + b"\n")
 
     async def go() -> str:
         started = None
@@ -104,11 +115,12 @@ def init(output: Output, data_dir: str, database_url: str) -> None:
             if started:
                 await asyncio.to_thread(started.stop)
 
-    token = asyncio.run(go())
+    members, line = hand_over(asyncio.run(go()), "an operator", token_file)
     output.result(
-        {"data_dir": str(folder), "hub_key": kid, "operator_token": token},
+        {"data_dir": str(folder), "hub_key": kid, "hub_key_file": str(public_file)} | members,
         f"The hub in {folder} is ready to serve.\n"
         f"Its key: {kid}\n"
-        f"Operator's token (shown this once): {token}\n"
+        f"For those who verify its receipts: {public_file}\n"
+        f"{line}\n"
         f"Next: lienthong agency add, lienthong endpoint add, lienthong serve --data-dir {folder}",
     )

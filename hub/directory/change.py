@@ -281,7 +281,7 @@ async def trust_certificate(connection: asyncpg.Connection, endpoint: str, der: 
     """Accept a TLS client certificate (its DER) in place of a token."""
     async with _change(connection) as revision:
         owner = await _endpoint_id(connection, endpoint)
-        await connection.fetchval(
+        made = await connection.fetchval(
             SQL.add_credential,
             hashlib.sha256(der).digest(),
             "certificate",
@@ -291,6 +291,8 @@ async def trust_certificate(connection: asyncpg.Connection, endpoint: str, der: 
             None,
             revision,
         )
+        if made is None:
+            raise DirectoryError("this certificate is registered already, or was revoked; issue another")
 
 
 async def revoke_administrators(connection: asyncpg.Connection, label: str) -> int:
@@ -298,7 +300,7 @@ async def revoke_administrators(connection: asyncpg.Connection, label: str) -> i
     async with _change(connection) as revision:
         ended = await connection.fetch(SQL.revoke_administrators, label, revision)
         if not ended:
-            raise DirectoryError(f"no administrator's token has the label {label!r}; see `lienthong operator list`")
+            raise DirectoryError(f"no administrator's token is labelled {label!r}; see `lienthong operator list`")
         return len(ended)
 
 

@@ -28,3 +28,5 @@ def configure() -> None:
         cache_logger_on_first_use=True,
     )
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr)
+    # When PostgreSQL goes away, every pooled connection would log a traceback; the hub says it once.
+    logging.getLogger("asyncpg").setLevel(logging.CRITICAL)
