@@ -1,0 +1,12 @@
+"""A morning of documents in Yên Bái, relayed by a real hub: what ``lienthong demo`` plays.
+
+`agencies`  who takes part: the province, its departments, districts and communes, the Government Office
+`morning`   what they write between 7:30 and 11:30, and how the recipients answer
+`papers`    the bytes of it: PDF attachments, edXML messages
+`node`      a data directory of the demo's own, and the hub that runs in it
+`run`       plays the morning through `protocol.client` and checks that everything adds up
+`show`      what the spectator sees
+
+The hub is started as an operator starts it (``lienthong serve``), and nothing reaches into it: what the
+demo knows, it knows from answers over HTTP and from receipts, which it verifies itself.
+"""
