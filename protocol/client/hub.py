@@ -267,8 +267,10 @@ class HubClient:
                 await raise_for_problem(response)
                 mode = "ab" if response.status == 206 else "wb"
                 with partial.open(mode) as file:
-                    async for chunk in response.content.iter_chunked(CHUNK):
-                        await asyncio.to_thread(file.write, chunk)
+                    # What has arrived is written at once: when the connection breaks, what is still in a
+                    # buffer is lost and comes again.
+                    async for chunk in response.content.iter_any():
+                        file.write(chunk)
 
         await self._transport.retry(attempt)
         found = await asyncio.to_thread(describe_file, partial)
