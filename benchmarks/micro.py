@@ -300,9 +300,9 @@ async def _measure(url: str, process: psutil.Process, only: str, live: bool) -> 
     fixture = Fixture(pool, senders, receivers)
     await fixture.directory.refresh()
     receiver = fixture.picture.endpoint_ids[receivers[0].name]
-    wake = Wake(url, pool, lambda: None)
+    wake = Wake(url, pool, pool, lambda: None)
     handed = Handed()
-    acknowledger = Acknowledger(url, fixture.sealer, fixture.directory, handed, lambda mailboxes: None)
+    acknowledger = Acknowledger(url, fixture.sealer, fixture.directory, handed, pool, lambda mailboxes: None)
     acknowledger.start()
     mailboxes = Mailboxes(pool, wake, acknowledger, handed)
     bench = Live(fixture, process, url, receiver)

@@ -67,12 +67,12 @@ class Hub:
         self.directory = Directory(self.pool)
         await self.directory.refresh()
         self._follower = asyncio.create_task(self.directory.follow(), name="directory")
-        self.wake = Wake(url, self.pool, self.directory.poke)
+        self.wake = Wake(url, self.pool, self.readers, self.directory.poke)
         self.verifier = Verifier(in_place=config.workers >= (os.cpu_count() or 1))
         self.admission = Admission(config.max_queue_bytes)
         self.committer = Committer(url, sealer, self.wake.committed)
         handed = Handed()
-        self.acknowledger = Acknowledger(url, sealer, self.directory, handed, self.wake.committed)
+        self.acknowledger = Acknowledger(url, sealer, self.directory, handed, self.readers, self.wake.committed)
         self.history = History(self.pool, self.directory)
         self.mailboxes = Mailboxes(self.readers, self.wake, self.acknowledger, handed)
         self.blobs = Blobs(config.blobs)
@@ -150,7 +150,7 @@ class Hub:
         """The database answers and has room for today's mail."""
         await self.pool.fetchval("select 1 from inbox where seq >= seq_floor(now()) limit 1")
         if not await self.pool.fetchval(
-            "select to_regclass(to_char(now() at time zone 'UTC', '\"inbox_\"YYYYMMDD'))"
+            "select to_regclass(to_char(now() at time zone 'UTC', '\"inbox_\"YYYYMM'))"
         ):
             raise Problem("store-unavailable")
 

@@ -7,6 +7,7 @@ others pass. No leader is elected and none can be lost.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
@@ -26,7 +27,9 @@ from protocol.problems import Problem
 log = structlog.get_logger()
 SQL = sql.load("chores")
 
-PARTITION_DAYS = 8
+PARTITION_MONTHS = 2
+EXPIRY_LOOKBACK = timedelta(days=62)
+"""How far a hub looks back that has never swept."""
 UPLOAD_SECONDS = 24 * 3600
 """An upload that stood still so long is given up."""
 EXPIRY_OVERLAP = timedelta(minutes=1)
@@ -70,13 +73,17 @@ class Chores:
                         try:
                             await chore()
                         finally:
-                            await connection.fetchval("select pg_advisory_unlock($1)", lock)
+                            # A connection that is lost has lost its lock too. It must not hide a cancellation.
+                            with contextlib.suppress(*UNAVAILABLE, asyncpg.PostgresError):
+                                await connection.fetchval("select pg_advisory_unlock($1)", lock)
             except (*UNAVAILABLE, TimeoutError, asyncpg.PostgresError, Problem) as error:
                 log.warning("a chore was put off", chore=chore.__name__, error=str(error))
+            except Exception:  # a chore that ended unnoticed would never be done again
+                log.exception("a chore failed", chore=chore.__name__)
             await asyncio.sleep(seconds)
 
     async def _partitions(self) -> None:
-        await self._pool.execute(SQL.ensure_partitions, PARTITION_DAYS)
+        await self._pool.execute(SQL.ensure_partitions, PARTITION_MONTHS)
         await self._pool.execute(SQL.forget_workers)
 
     async def _uploads(self) -> None:
@@ -85,19 +92,26 @@ class Chores:
     async def expire(self) -> None:
         """End the deliveries of messages whose time has passed; their senders are told."""
         now = datetime.now(UTC)
-        since = await self._pool.fetchval(SQL.watermark, "expiry") or now - timedelta(days=PARTITION_DAYS * 4)
+        since = await self._pool.fetchval(SQL.watermark, "expiry") or now - EXPIRY_LOOKBACK
         after = since - EXPIRY_OVERLAP, UUID(int=0)
         while True:
             rows = await self._pool.fetch(SQL.expiring, *after, now, 500)
             for row in rows:
                 seq, endpoints = await self._history.open_deliveries(row["id"])
                 reason = f"expired at {row['expires_at'].isoformat()}"
-                await asyncio.gather(
+                ended = await asyncio.gather(
                     *(
                         self._acknowledger.end(Acknowledgement(endpoint, expired={seq: reason}))
                         for endpoint in endpoints
-                    )
+                    ),
+                    return_exceptions=True,
                 )
+                for endpoint, error in zip(endpoints, ended, strict=True):
+                    if isinstance(error, Problem) and not error.retryable:
+                        # One mailbox must not stop the sweep for all others.
+                        log.error("a delivery could not be ended", endpoint=endpoint, seq=seq, error=str(error))
+                    elif isinstance(error, BaseException):
+                        raise error
             if len(rows) < 500:
                 break
             after = rows[-1]["expires_at"], rows[-1]["id"]

@@ -71,8 +71,7 @@ def _levels(leaves: Sequence[bytes]) -> list[list[bytes]]:
     sha256 = hashlib.sha256
     while len(level) > 1:
         above = [
-            sha256(b"\x01" + level[index] + level[index + 1]).digest()
-            for index in range(0, len(level) - 1, 2)
+            sha256(b"\x01" + level[index] + level[index + 1]).digest() for index in range(0, len(level) - 1, 2)
         ]
         if len(level) & 1:
             above.append(level[-1])
@@ -238,9 +237,7 @@ def verify_receipt(receipt: Receipt, key_of: KeyLookup, document: bytes | None =
         raise EvidenceError("the receipt's path or event cannot be read")
     key = key_of(jws.kid)
     if key is None:
-        raise EvidenceError(
-            f"the seal was made with the key {jws.kid}, which is not among the trusted hub keys"
-        )
+        raise EvidenceError(f"the seal was made with the key {jws.kid}, which is not among the trusted hub keys")
     if not verify(key, jws.alg, jws.signature, jws.signing_input):
         raise EvidenceError("the hub's signature on the seal is wrong")
     if size != receipt.size:

@@ -51,7 +51,7 @@ Address = Annotated[
 Line = Annotated[str, Meta(max_length=500, pattern=_NO_CONTROLS)]
 Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$(?!\n)", description="SHA-256 in lower-case hex")]
 Date = Annotated[
-    str, Meta(pattern=r"^\d{4}-\d{2}-\d{2}$(?!\n)", description="A date, in Vietnam's time zone")
+    str, Meta(pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}$(?!\n)", description="A date, in Vietnam's time zone")
 ]
 Instant = Annotated[datetime, Meta(tz=True, description="RFC 3339 with an offset")]
 
@@ -216,8 +216,6 @@ def new_id() -> str:
 def printable(text: str) -> str:
     """`text` with control and formatting characters shown as escapes, safe for a terminal or a log."""
     return "".join(
-        character
-        if unicodedata.category(character)[0] != "C"
-        else character.encode("unicode_escape").decode()
+        character if unicodedata.category(character)[0] != "C" else character.encode("unicode_escape").decode()
         for character in text
     )

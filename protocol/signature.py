@@ -225,9 +225,7 @@ def checked(key: object) -> PublicKey:
         return key
     if isinstance(key, rsa.RSAPublicKey):
         if key.key_size < MIN_RSA_BITS:
-            raise KeyFormatError(
-                f"an RSA key needs at least {MIN_RSA_BITS} bits, this one has {key.key_size}"
-            )
+            raise KeyFormatError(f"an RSA key needs at least {MIN_RSA_BITS} bits, this one has {key.key_size}")
         return key
     raise KeyFormatError("the key must be P-256, Ed25519 or RSA")
 

@@ -85,9 +85,7 @@ StartHub = Callable[..., Awaitable[RunningHub]]
 
 
 @pytest.fixture
-async def start_hub(
-    database_url: str, connection: asyncpg.Connection, tmp_path: Path
-) -> AsyncIterator[StartHub]:
+async def start_hub(database_url: str, connection: asyncpg.Connection, tmp_path: Path) -> AsyncIterator[StartHub]:
     """Starts hubs on the test's database, with settings; several make several processes' worth."""
     async with contextlib.AsyncExitStack() as stack:
 

@@ -31,6 +31,8 @@ SQL = sql.load("relay")
 INLINE_BYTES = 64 << 10
 """Larger messages are named in a page and fetched one by one."""
 PAGE_BYTES = 8 << 20
+LANE_BYTES = (PAGE_BYTES * 7 // 10, PAGE_BYTES * 2 // 10, PAGE_BYTES // 10)
+"""Bytes of bodies of each lane in a page: large express mail must not starve the other lanes either."""
 HANDED_SECONDS = 1.0
 GATHER_SECONDS = 0.02
 """How long a reader who was served so recently waits for more, once mail comes: a mailbox that is busy is
@@ -136,7 +138,11 @@ class Mailboxes:
     async def _read_once(self, endpoint: int, after: After, limit: int) -> Page:
         while True:
             try:
-                rows = await self._pool.fetch(SQL.read_mailbox, endpoint, after, INLINE_BYTES, limit + 1)
+                rows = await self._pool.fetch(
+                    SQL.read_mailbox, endpoint, after, INLINE_BYTES, limit + 1, LANE_BYTES
+                )
+            except asyncpg.DeadlockDetectedError:
+                continue  # with a change of the schema; nothing was read
             except (*UNAVAILABLE, TimeoutError, asyncpg.PostgresError) as error:
                 log.error("a mailbox could not be read", error=str(error))
                 raise Problem("store-unavailable", "try again; nothing is lost", retry_after=2) from None
@@ -159,12 +165,10 @@ class Mailboxes:
         take = compose((len(lanes[0]), len(lanes[1]), len(lanes[2])), limit, turn)
         mail: list[Mail] = []
         cursor = list(after)
-        size = 0
         for lane, count in enumerate(take):
             taken: list[Mail] = []
             for row in lanes[lane][:count]:
-                size += len(row["body"] or b"")
-                if size > PAGE_BYTES and (mail or taken):
+                if row["cut"] and taken:
                     break
                 taken.append(Mail(row, read_route(row["route"])[endpoint]))
             if taken:
@@ -178,7 +182,9 @@ class Mailboxes:
     def _note(self, endpoint: int, lane: int, after: int, taken: list[Mail]) -> None:
         """Remember what is handed out, for the acknowledgement and for whoever asks where a message is."""
         first, last = taken[0].row, taken[-1].row
-        self._handed[endpoint, lane] = max(last["seq"], self._handed.get((endpoint, lane), 0))
+        known = max(first["floor"], self._handed.get((endpoint, lane), 0), self._noted.get((endpoint, lane), 0))
+        if after <= known:  # else the reader says that it has what lies between; we have not seen it handed out
+            self._handed[endpoint, lane] = max(last["seq"], self._handed.get((endpoint, lane), 0))
         if first["done"]:
             return  # acknowledged out of order before: the acknowledgement has to read
         entries = [

@@ -99,9 +99,12 @@ class Directory:
         """Follow changes until cancelled. Outlives a database that is away."""
         while True:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._changed.wait(), POLL_SECONDS)
+                async with asyncio.timeout(POLL_SECONDS):
+                    await self._changed.wait()
             self._changed.clear()
             try:
                 await self.refresh()
             except (*UNAVAILABLE, asyncpg.PostgresError, TimeoutError) as error:
                 log.warning("the directory cannot be refreshed; routing by the last picture", error=str(error))
+            except Exception:  # a picture that stood still unnoticed would let revoked tokens in
+                log.exception("the directory cannot be refreshed; routing by the last picture")

@@ -48,7 +48,7 @@ from hub.store.attachments import Attachments
 from hub.store.blobs import Blobs
 from hub.store.pool import read_route
 from protocol import edxml
-from protocol.evidence import RECEIPT_MEDIA_TYPE, timestamp
+from protocol.evidence import RECEIPT_MEDIA_TYPE, Receipt, timestamp
 from protocol.message import Lane, Sha256
 from protocol.problems import Problem
 from protocol.signature import JOSE_MEDIA_TYPE
@@ -105,7 +105,8 @@ class NativeDoor:
                 (409, 413, 415, 422),
                 Body(
                     {JOSE_MEDIA_TYPE: None, NDJSON: None, XML: None},
-                    "One compact JWS (RFC 7515) over a document; or one JWS a line; or an edXML message",
+                    "One compact JWS (RFC 7515) whose payload is a `Document` (components/schemas); "
+                    "or one JWS a line; or an edXML message",
                 ),
                 tag="messages",
             ),
@@ -114,7 +115,14 @@ class NativeDoor:
                 "/v1/messages/{id}",
                 "The sender's bytes",
                 self.fetch,
-                {200: Answer("As they came", None, (JOSE_MEDIA_TYPE, XML, RECEIPT_MEDIA_TYPE))},
+                {
+                    200: Answer(
+                        "As they came",
+                        None,
+                        (JOSE_MEDIA_TYPE, XML, RECEIPT_MEDIA_TYPE),
+                        models={RECEIPT_MEDIA_TYPE: Receipt},
+                    )
+                },
                 (404,),
                 path_parameters={"id": MessageId},
                 tag="messages",
@@ -182,15 +190,19 @@ class NativeDoor:
         sender = Sender(caller.endpoint, caller.name)
         media_type = request.content_type
         if media_type == JOSE_MEDIA_TYPE:
-            body = await read_body(request, self._config.max_message_bytes, self._config.request_seconds)
-            (outcome,) = await self._intake.native(sender, [body.strip()])
+            limit = self._config.max_message_bytes
+            with self._intake.room(_length(request, limit)):
+                body = await read_body(request, limit, self._config.request_seconds)
+                (outcome,) = await self._intake.native(sender, [body.strip()])
             if isinstance(outcome, Problem):
                 return problem_response(outcome)
             return _submitted(outcome)
         if media_type == NDJSON:
-            return await self._submit_batch(request, sender)
+            with self._intake.room(_length(request, self._config.max_batch_bytes)):
+                return await self._submit_batch(request, sender)
         if media_type in (XML, "text/xml"):
-            return await self._submit_edxml(request, sender)
+            with self._intake.room(_length(request, INLINE_XML_BYTES)):
+                return await self._submit_edxml(request, sender)
         raise Problem(
             "unsupported-media-type",
             f"send {JOSE_MEDIA_TYPE} (one JWS), {NDJSON} (one JWS a line) or {XML} (edXML), not {media_type}",
@@ -228,6 +240,10 @@ class NativeDoor:
             return _submitted(await self._intake.edxml(sender, stored))
         stream = chunks(request, config.max_xml_bytes, config.request_seconds)
         incoming = await self._blobs.receive(stream, config.max_xml_bytes)
+
+        async def keep() -> None:
+            await asyncio.to_thread(incoming.keep)
+
         try:
             with incoming.path.open("rb") as file:
                 header = await _read_edxml(file, incoming.size)
@@ -235,12 +251,10 @@ class NativeDoor:
                 body = await asyncio.to_thread(incoming.path.read_bytes)
                 stored = Stored(header, incoming.sha256, incoming.size, body)
             else:
-                if not isinstance(header, Problem):
-                    await asyncio.to_thread(incoming.keep)
-                stored = Stored(header, incoming.sha256, incoming.size, None)
+                stored = Stored(header, incoming.sha256, incoming.size, None, keep)
+            return _submitted(await self._intake.edxml(sender, stored))
         finally:
             incoming.drop()
-        return _submitted(await self._intake.edxml(sender, stored))
 
     async def _find(self, request: web.Request, caller: Caller) -> asyncpg.Record:
         """The message that the address names, if the caller sent it, gets it, or administers the hub."""
@@ -307,6 +321,8 @@ class NativeDoor:
         query = read_query(request, MailboxQuery)
         with while_connected(request):
             page = await self._mailboxes.read(caller.endpoint, read_cursor(query.after), query.limit, query.wait)
+        if query.wait:
+            self._gate.endpoint(request)  # its token may have been revoked while it waited
         return json_response(_page_json(page))
 
     async def acknowledge(self, request: web.Request) -> web.Response:
@@ -353,6 +369,12 @@ class NativeDoor:
             "X-Content-Type-Options": "nosniff",
         }
         return await blob_response(request, self._blobs.path(sha256), headers)
+
+
+def _length(request: web.Request, limit: int) -> int:
+    """How many bytes of memory a request's body may take: what it says, but at most `limit`."""
+    length = request.content_length
+    return limit if length is None else min(length, limit)
 
 
 async def _read_edxml(source: bytes | BinaryIO, size: int) -> edxml.Header | Problem:

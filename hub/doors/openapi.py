@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from hub.doors.operations import Answer, Operation
+from protocol.message import Document
 from protocol.problems import CATALOGUE, MEDIA_TYPE
 
 _REF = "#/components/schemas/{name}"
@@ -20,8 +21,9 @@ def _models(operations: Sequence[Operation]) -> list[Any]:
     found: dict[Any, None] = {}
     for operation in operations:
         for answer in operation.answers.values():
-            if answer.model is not None:
-                found[answer.model] = None
+            for model in (answer.model, *answer.models.values()):
+                if model is not None:
+                    found[model] = None
         for model in operation.body.content.values() if operation.body else ():
             if model is not None:
                 found[model] = None
@@ -68,7 +70,7 @@ _PROBLEM = {
 
 def describe(operations: Sequence[Operation], title: str) -> dict[str, Any]:
     """The OpenAPI document of `operations`."""
-    models = _models(operations)
+    models = [*_models(operations), Document]  # which no body is as it stands: it is the payload of a JWS
     schemas, components = msgspec.json.schema_components(models, ref_template=_REF)
     by_model = dict(zip(models, schemas, strict=True))
     paths: dict[str, dict[str, Any]] = {}
@@ -141,9 +143,10 @@ def _answer(answer: Answer, schemas: dict[Any, Any]) -> dict[str, Any]:
             name: {"description": text, "schema": {"type": "string"}} for name, text in answer.headers.items()
         }
     if answer.media_types:
-        schema = schemas[answer.model] if answer.model is not None else None
         described["content"] = {
-            media_type: {"schema": schema or _bytes(media_type)} for media_type in answer.media_types
+            media_type: {"schema": schemas[model] if model is not None else _bytes(media_type)}
+            for media_type in answer.media_types
+            for model in [answer.models.get(media_type, answer.model)]
         }
     return described
 

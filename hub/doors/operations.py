@@ -19,6 +19,8 @@ class Answer:
     model: Any = None
     media_types: tuple[str, ...] = ("application/json",)
     headers: Mapping[str, str] = field(default_factory=dict)
+    models: Mapping[str, Any] = field(default_factory=dict)
+    """By media type, where one has a model of its own."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,6 +41,10 @@ log = structlog.get_logger()
 SQL = sql.load("relay")
 
 MAX_REQUESTS = 64
+MAX_PART = 5_000
+"""Entries that one acknowledgement ends in one batch (about 100 ms); a longer one is carried out in parts."""
+DAY = 86_400_000_000
+"""Microseconds, as sequences count them."""
 MAX_RANGES = 10_000
 """Ranges that one mailbox may keep beyond its floor (about 160 KB)."""
 _ATTEMPTS = 8
@@ -103,8 +107,11 @@ class Acknowledger:
         sealer: Sealer,
         directory: Directory,
         handed: Handed,
+        pool: asyncpg.Pool[Any],
         committed: Callable[[set[int]], None],
     ) -> None:
+        """`pool` looks ahead in long acknowledgements; `committed` is told whose mailboxes got notices."""
+        self._pool = pool
         self._handed = handed
         self._sealer = sealer
         self._directory = directory
@@ -127,8 +134,31 @@ class Acknowledger:
 
         Raises `Problem` beyond-end, bad-request or store-unavailable; then nothing has changed.
         """
+        total = Ended()
+        for lane, seq in request.up_to.items():
+            if not self._handed.covers(request.endpoint, lane, seq, MAX_PART):
+                await self._end_in_parts(request.endpoint, lane, seq, total)
+        await self._put(request, total)
+        return total
+
+    async def _put(self, request: Acknowledgement, total: Ended) -> None:
         self.batcher.put(request)
-        return await request.done
+        ended = await request.done
+        total.acknowledged += ended.acknowledged
+        total.refused += ended.refused
+        total.expired += ended.expired
+
+    async def _end_in_parts(self, endpoint: int, lane: int, up_to: int, total: Ended) -> None:
+        """End all of a long range but its last part. Does nothing when it reaches beyond the mailbox's end."""
+        while True:
+            try:
+                row = await self._pool.fetchrow(SQL.cut_range, endpoint, lane, up_to, MAX_PART)
+            except (*UNAVAILABLE, TimeoutError, asyncpg.PostgresError) as error:
+                log.error("a mailbox could not be read", error=str(error))
+                raise Problem("store-unavailable", "nothing is lost: acknowledge again", retry_after=2) from None
+            if row is None or row["cut"] is None or row["cut"] >= up_to or row["last"] < up_to:
+                return
+            await self._put(Acknowledgement(endpoint, up_to={lane: row["cut"]}), total)
 
     async def _flush(self, worker: int, requests: list[Acknowledgement]) -> None:
         try:
@@ -258,6 +288,8 @@ class Acknowledger:
     @staticmethod
     def _check(request: Acknowledgement, mailboxes: dict[tuple[int, int], _Mailbox]) -> bool:
         """Refuse what lies beyond the mailbox's end. True when the request can be carried out."""
+        if request.done.done():
+            return False  # its caller has gone
         for lane, seq in request.up_to.items():
             mailbox = mailboxes[request.endpoint, lane]
             if seq > max(mailbox.last, mailbox.floor):
@@ -352,7 +384,8 @@ class _Flush:
                 neighbours = not mailbox.done.between(before.seq, entry.seq)
             else:
                 neighbours = entry.previous == before.seq
-            if not neighbours or kinds[index] != kinds[index - 1]:
+            # A run lies within one day, and so within the partition of its entries: it leaves with them.
+            if not neighbours or kinds[index] != kinds[index - 1] or before.seq // DAY != entry.seq // DAY:
                 starts.append(index)
         for start, end in pairwise([*starts, len(entries)]):
             kind, reason = kinds[start]
@@ -376,7 +409,8 @@ class _Flush:
             if entry.previous is not None:
                 mailbox.done.add(entry.previous, entry.seq)
         mailbox.done.settle()
-        if len(mailbox.done.ranges) > MAX_RANGES:
+        # The hub's own expiries are never refused: a mailbox nobody reads must not stop the sweep.
+        if len(mailbox.done.ranges) > MAX_RANGES and any(r.entries or r.refused for r in requests):
             raise Problem(
                 "bad-request",
                 f"more than {MAX_RANGES} gaps in lane {Lane(mailbox.lane).label}; acknowledge the oldest first",

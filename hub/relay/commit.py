@@ -82,6 +82,7 @@ class Submission:
     unreachable: list[dict[str, str]] = field(default_factory=list)
     expires_at: datetime | None = None
     attachments: list[bytes] = field(default_factory=list)
+    recipients: int = 1
     id: UUID = field(default_factory=uuid7)
     # How it ended: exactly one of these is set.
     receipt: bytes | None = None
@@ -112,7 +113,10 @@ Work = Submission | Rejection
 
 
 def _weigh(work: Work) -> int:
-    return len(work.body) + 512 if isinstance(work, Submission) and work.body is not None else 512
+    """What an item adds to a batch, in bytes: its body, and what its deliveries write."""
+    if isinstance(work, Rejection):
+        return 512
+    return 512 + len(work.body or b"") + 64 * len(work.route) + 16 * work.recipients
 
 
 class Batch:
@@ -237,7 +241,7 @@ class Committer:
             self.batcher.put(item)
 
     async def _flush(self, worker: int, work: list[Work]) -> None:
-        work = self._postpone_twins(work)
+        self._postpone_twins(work)
         while work:
             started = time.monotonic()
             batch = Batch(work, self._sealer)
@@ -245,9 +249,13 @@ class Committer:
                 await self._commit(worker, batch)
             except (*UNAVAILABLE, TimeoutError, asyncpg.PostgresError) as error:
                 if getattr(error, "sqlstate", None) == "LT409":
-                    work = await self._settle_known(worker, batch)
-                    continue
+                    try:
+                        work = await self._settle_known(worker, batch)
+                        continue
+                    except (*UNAVAILABLE, TimeoutError, asyncpg.PostgresError) as lost:
+                        error = lost
                 if is_away(error):
+                    await self._connections[worker].discard()
                     log.error("PostgreSQL is away; a batch was given up", error=str(error), items=len(work))
                     self._fail(
                         work,
@@ -325,18 +333,15 @@ class Committer:
             item.ticket.settle()
         return rest
 
-    def _postpone_twins(self, work: list[Work]) -> list[Work]:
+    def _postpone_twins(self, work: list[Work]) -> None:
         """Leave the second of two submissions with the same id to the next batch, which will find the first."""
         keys: set[tuple[int, str]] = set()
-        now: list[Work] = []
-        for item in work:
+        for item in list(work):
             if isinstance(item, Submission):
                 if item.key in keys:
+                    work.remove(item)
                     self.batcher.put(item)
-                    continue
                 keys.add(item.key)
-            now.append(item)
-        return now
 
     def _count(self, batch: Batch, started: float) -> None:
         self.accepted += len(batch.messages)

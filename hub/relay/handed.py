@@ -75,7 +75,7 @@ class Handed:
                 known.entries.append(entry)
                 known.known_to = entry.seq
                 self._count += 1
-        while self._count > self._limit and len(self._lanes) > 1:
+        while self._count > self._limit:
             self._drop(next(iter(self._lanes)))
 
     def recall(self, endpoint: int, lane: int, up_to: int) -> tuple[int, list[Entry]] | None:
@@ -84,6 +84,11 @@ class Handed:
         if known is None or up_to > known.known_to:
             return None
         return known.floor, list(takewhile(lambda entry: entry.seq <= up_to, known.entries))
+
+    def covers(self, endpoint: int, lane: int, up_to: int, at_most: int) -> bool:
+        """Whether a lane is known up to `up_to`, and holds no more than `at_most` entries."""
+        known = self._lanes.get((endpoint, lane))
+        return known is not None and up_to <= known.known_to and len(known.entries) <= at_most
 
     def ended(self, endpoint: int, lane: int, floor: int) -> None:
         """Everything up to `floor` has ended, by a commit of this process."""

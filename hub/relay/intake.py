@@ -6,7 +6,9 @@ each message, a receipt or a problem. One bad message among many spoils no other
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -22,7 +24,7 @@ from hub.evidence.history import History
 from hub.relay.admission import Admission
 from hub.relay.commit import Committer, Rejection, Submission, Ticket, Work, digest_of
 from hub.relay.format import Format
-from hub.relay.route import require_reachable, route
+from hub.relay.route import Route, require_reachable, route
 from hub.relay.verify import Verifier, find_key
 from hub.store import sql
 from hub.store.pool import UNAVAILABLE
@@ -33,6 +35,9 @@ from protocol.signature import Jws, PublicKey
 
 log = structlog.get_logger()
 SQL = sql.load("relay")
+
+ROUTED_AT_ONCE = 2_000
+"""Agencies resolved between two looks at the event loop (about 1 ms)."""
 
 _EDXML_LANES = (Lane.NORMAL, Lane.URGENT, Lane.URGENT, Lane.EXPRESS, Lane.EXPRESS)
 """By edXML's Priority 0 to 4: thường, khẩn, thượng khẩn, hỏa tốc, hỏa tốc hẹn giờ."""
@@ -64,6 +69,8 @@ class Stored:
     digest: bytes
     size: int
     body: bytes | None
+    keep: Callable[[], Awaitable[None]] | None = None
+    """Makes the blob durable; called once it is known that the message can be sent."""
 
 
 @dataclass(slots=True)
@@ -99,56 +106,72 @@ class Intake:
     async def native(self, sender: Sender, raws: Sequence[bytes]) -> list[Accepted | Problem]:
         """Take in compact JWS messages; the outcomes stand in their order.
 
-        Raises `Problem` overloaded, stopping or store-unavailable for all of them together.
+        There must be `room` for them. Raises `Problem` store-unavailable for all of them together.
         """
         picture = self._directory.picture
-        with self._admission.admit(sum(map(len, raws)), len(raws)):
-            opened = [self._open(picture, sender, raw) for raw in raws]
-            await self._verify(opened)
-            await self._check_attachments(sender, opened)
-            outcomes: list[Accepted | Problem | Submission] = []
-            ticket = Ticket(len(raws))
-            for item in opened:
-                if isinstance(item, _Opened):
-                    try:
-                        outcomes.append(self._submission(picture, sender, item, ticket))
-                    except Problem as problem:
-                        outcomes.append(problem)
-                else:
-                    outcomes.append(item)
-            return await self._commit(sender, lambda index: digest_of(raws[index]), outcomes, ticket)
+        opened = [self._open(picture, sender, raw) for raw in raws]
+        await self._verify(opened)
+        await self._check_attachments(sender, opened)
+        outcomes: list[Accepted | Problem | Submission] = []
+        ticket = Ticket(len(raws))
+        routes: dict[tuple[str, ...], Route] = {}  # a batch often goes to the same recipients
+        routed = 0
+        for item in opened:
+            if isinstance(item, Problem):
+                outcomes.append(item)
+                continue
+            try:
+                submission = self._submission(picture, sender, item, ticket, routes)
+            except Problem as problem:
+                outcomes.append(problem)
+                continue
+            outcomes.append(submission)
+            routed += submission.recipients
+            if routed > ROUTED_AT_ONCE:
+                routed = 0
+                await asyncio.sleep(0)
+        return await self._commit(sender, lambda index: digest_of(raws[index]), outcomes, ticket)
+
+    def room(self, size: int) -> AbstractContextManager[None]:
+        """Hold room for a request of `size` bytes while it is read and taken in.
+
+        Raises `Problem` overloaded or stopping on entering.
+        """
+        return self._admission.admit(size)
 
     async def edxml(self, sender: Sender, stored: Stored) -> Accepted:
-        """Take in one edXML message. Raises `Problem`."""
+        """Take in one edXML message, for which there must be `room`. Raises `Problem`."""
         picture = self._directory.picture
         outcome: Submission | Problem
-        with self._admission.admit(len(stored.body or b"")):
-            ticket = Ticket(1)
-            try:
-                header = stored.header
-                if isinstance(header, Problem):
-                    raise header
-                agency = self._speaks_for(picture, sender, header.sender)
-                found = route(picture, header.recipients)
-                require_reachable(found, report=False)
-                outcome = Submission(
-                    ticket=ticket,
-                    endpoint=sender.endpoint,
-                    endpoint_name=sender.name,
-                    # An edXML DocumentId comes again in updates and recalls of the same document, so the
-                    # key for idempotency is the bytes themselves.
-                    sender_id=f"edxml:{stored.digest.hex()}",
-                    sender=agency.code,
-                    format=Format.EDXML,
-                    lane=_EDXML_LANES[header.priority],
-                    digest=stored.digest,
-                    size=stored.size,
-                    body=stored.body,
-                    route=found.endpoints,
-                )
-            except Problem as problem:
-                outcome = problem
-            (ended,) = await self._commit(sender, lambda index: stored.digest, [outcome], ticket)
+        ticket = Ticket(1)
+        try:
+            header = stored.header
+            if isinstance(header, Problem):
+                raise header
+            agency = self._speaks_for(picture, sender, header.sender)
+            found = route(picture, header.recipients)
+            require_reachable(found, report=False)
+            if stored.keep is not None:
+                await stored.keep()
+            outcome = Submission(
+                ticket=ticket,
+                endpoint=sender.endpoint,
+                endpoint_name=sender.name,
+                # An edXML DocumentId comes again in updates and recalls of the same document, so the
+                # key for idempotency is the bytes themselves.
+                sender_id=f"edxml:{stored.digest.hex()}",
+                sender=agency.code,
+                format=Format.EDXML,
+                lane=_EDXML_LANES[header.priority],
+                digest=stored.digest,
+                size=stored.size,
+                body=stored.body,
+                route=found.endpoints,
+                recipients=found.recipients,
+            )
+        except Problem as problem:
+            outcome = problem
+        (ended,) = await self._commit(sender, lambda index: stored.digest, [outcome], ticket)
         if isinstance(ended, Problem):
             raise ended
         return ended
@@ -216,11 +239,15 @@ class Intake:
                     )
 
     @staticmethod
-    def _submission(picture: Picture, sender: Sender, item: _Opened, ticket: Ticket) -> Submission:
+    def _submission(
+        picture: Picture, sender: Sender, item: _Opened, ticket: Ticket, routes: dict[tuple[str, ...], Route]
+    ) -> Submission:
         document = item.document
         if document.expires is not None and document.expires <= datetime.now(UTC):
             raise Problem("already-expired", f"it expired at {document.expires.isoformat()}")
-        found = route(picture, document.to)
+        found = routes.get(document.to)
+        if found is None:
+            found = routes[document.to] = route(picture, document.to)
         require_reachable(found, document.unreachable == "report")
         return Submission(
             ticket=ticket,
@@ -234,6 +261,7 @@ class Intake:
             size=len(item.raw),
             body=item.raw,
             route=found.endpoints,
+            recipients=found.recipients,
             unreachable=found.unreachable_members(),
             expires_at=document.expires,
             attachments=[bytes.fromhex(attachment.sha256) for attachment in document.attachments],

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Any
 from uuid import uuid4
 
@@ -56,9 +56,17 @@ class Watcher:
 class Wake:
     """The waiters of one process, and its line to the other processes."""
 
-    def __init__(self, url: str, pool: asyncpg.Pool[Any], directory_changed: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        url: str,
+        pool: asyncpg.Pool[Any],
+        readers: asyncpg.Pool[Any],
+        directory_changed: Callable[[], None],
+    ) -> None:
+        """`pool` tells other processes, `readers` looks for mail; `directory_changed` is told of changes."""
         self._url = url
         self._pool = pool
+        self._readers = readers
         self._directory_changed = directory_changed
         self._name = uuid4().hex[:12]
         self._watchers: dict[int, set[Watcher]] = {}
@@ -93,11 +101,12 @@ class Wake:
     def waiting(self) -> int:
         return sum(map(len, self._watchers.values()))
 
-    def committed(self, endpoints: Iterable[int]) -> None:
+    def committed(self, endpoints: Collection[int]) -> None:
         """Mail for `endpoints` has just been committed by this process."""
         self.wake(endpoints)
-        self._to_tell.update(endpoints)
-        self._tell.set()
+        if endpoints:
+            self._to_tell.update(endpoints)
+            self._tell.set()
 
     def wake(self, endpoints: Iterable[int]) -> None:
         for endpoint in endpoints:
@@ -164,7 +173,7 @@ class Wake:
                     lanes.append(lane)
                     seqs.append(seq)
             try:
-                rows = await self._pool.fetch(SQL.waiting, endpoints, lanes, seqs)
+                rows = await self._readers.fetch(SQL.waiting, endpoints, lanes, seqs)
             except (*UNAVAILABLE, asyncpg.PostgresError, TimeoutError):
                 continue
             self.wake(row["endpoint"] for row in rows)

@@ -42,7 +42,8 @@ def is_away(error: BaseException) -> bool:
     Classes of SQLSTATE: 08 connections, 53 resources (a full disk), 57 shutting down, 58 the system.
     """
     if isinstance(error, asyncpg.PostgresError):
-        return (error.sqlstate or "")[:2] in ("08", "53", "57", "58")
+        # 25006: a standby, or a primary that was made one.
+        return error.sqlstate == "25006" or (error.sqlstate or "")[:2] in ("08", "53", "57", "58")
     # asyncpg raises an InterfaceError that is also a ValueError for arguments that it cannot encode.
     return isinstance(error, (*UNAVAILABLE, TimeoutError)) and not isinstance(error, ValueError)
 

@@ -18,20 +18,34 @@ select w.sha256 from unnest($2::bytea[]) w(sha256)
 where not exists (select 1 from attachment_owner o where o.sha256 = w.sha256 and o.endpoint = $1)
 
 -- name: read_mailbox
--- Up to $4 entries of each lane beyond what is done and beyond $2, with bodies up to $3 bytes.
-select i.lane, i.seq, m.id, m.accepted_at, m.endpoint, m.sender_id, m.sender, m.format, m.digest, m.size,
-       m.expires_at, m.route, case when m.size <= $3 then m.body end as body,
-       b.floor, not isempty(b.done) as done
-from mailbox b
-cross join lateral (
-    select lane, seq, message from inbox
-    where endpoint = b.endpoint and lane = b.lane and seq > greatest(b.floor, ($2::bigint[])[b.lane + 1])
-      and not b.done @> seq
-    order by seq limit $4
-) i
-join message m on m.id = i.message
-where b.endpoint = $1
-order by i.lane, i.seq
+-- Up to $4 entries of each lane beyond what is done and beyond $2, with bodies up to $3 bytes; where a lane's
+-- bodies come to more than its share of bytes ($5, by lane), `cut` is true and there is no body.
+select lane, seq, id, accepted_at, endpoint, sender_id, sender, format, digest, size, expires_at, route, floor, done,
+       bytes > share as cut, case when size <= $3 and bytes <= share then body end as body
+from (
+    select i.lane, i.seq, m.id, m.accepted_at, m.endpoint, m.sender_id, m.sender, m.format, m.digest, m.size,
+           m.expires_at, m.route, m.body, b.floor, not isempty(b.done) as done, ($5::bigint[])[b.lane + 1] as share,
+           sum(case when m.size <= $3 then m.size else 0 end) over (partition by i.lane order by i.seq) as bytes
+    from mailbox b
+    cross join lateral (
+        select lane, seq, message from inbox
+        where endpoint = b.endpoint and lane = b.lane and seq > greatest(b.floor, ($2::bigint[])[b.lane + 1])
+          and not b.done @> seq
+        order by seq limit $4
+    ) i
+    join message m on m.id = i.message
+    where b.endpoint = $1
+) page
+order by lane, seq
+
+-- name: cut_range
+-- Where to cut a long acknowledgement of a mailbox's lane up to $3: the $4-th sequence that is not done (null
+-- when there are fewer). And where the lane ends.
+select coalesce((select seq from inbox where endpoint = b.endpoint and lane = b.lane order by seq desc limit 1), 0) as last,
+       (select seq from inbox
+        where endpoint = b.endpoint and lane = b.lane and seq > b.floor and seq <= $3 and not b.done @> seq
+        order by seq offset $4 - 1 limit 1) as cut
+from mailbox b where b.endpoint = $1 and b.lane = $2
 
 -- name: read_entries
 -- In one snapshot: the mailboxes ($1, $2) and where each ends (rows without `id`), then the entries not done in
@@ -69,10 +83,12 @@ from unnest($1::int[], $2::smallint[], $3::bigint[]) k(endpoint, lane, seq)
 where b.endpoint = k.endpoint and b.lane = k.lane and b.handed < k.seq
 
 -- name: waiting
--- Which of these mailboxes hold something beyond the given sequences: the floor under lost wake-ups.
+-- Which of these mailboxes hold something not done beyond the given sequences: the floor under lost wake-ups.
 select distinct k.endpoint
 from unnest($1::int[], $2::smallint[], $3::bigint[]) k(endpoint, lane, seq)
-where exists (select 1 from inbox i where i.endpoint = k.endpoint and i.lane = k.lane and i.seq > k.seq)
+join mailbox b on b.endpoint = k.endpoint and b.lane = k.lane
+where exists (select 1 from inbox i where i.endpoint = k.endpoint and i.lane = k.lane
+              and i.seq > greatest(k.seq, b.floor) and not b.done @> i.seq)
 
 -- name: notify
 select pg_notify('lienthong_mail', p) from unnest($1::text[]) p

@@ -10,6 +10,7 @@ import asyncpg
 import orjson
 import pytest
 
+from hub.couriers.mailbox import LANE_BYTES
 from hub.store import sql
 from hub.store.pool import connect
 from protocol.ids import uuid7
@@ -73,8 +74,8 @@ async def hot(database_url: str, history: int) -> Any:
 
 
 async def test_reading_a_mailbox_visits_only_what_waits(hot: asyncpg.Connection, history: int) -> None:
-    assert await visited(hot, SQL.read_mailbox, ENDPOINT, (0, 0, 0), 65536, 100) <= 40
-    assert await visited(hot, SQL.read_mailbox, ENDPOINT, (0, 0, history + 4), 65536, 100) <= 40
+    assert await visited(hot, SQL.read_mailbox, ENDPOINT, (0, 0, 0), 65536, 100, LANE_BYTES) <= 40
+    assert await visited(hot, SQL.read_mailbox, ENDPOINT, (0, 0, history + 4), 65536, 100, LANE_BYTES) <= 40
 
 
 async def test_acknowledging_visits_only_what_it_ends(hot: asyncpg.Connection, history: int) -> None:
@@ -82,6 +83,7 @@ async def test_acknowledging_visits_only_what_it_ends(hot: asyncpg.Connection, h
     single = [ENDPOINT], [LANE], [ENDPOINT], [LANE], [history], [history + 1], [True]
     assert await visited(hot, SQL.read_entries, *whole) <= 40
     assert await visited(hot, SQL.read_entries, *single) <= 40
+    assert await visited(hot, SQL.cut_range, ENDPOINT, LANE, history + 9, 5) <= 40
 
 
 async def test_looking_for_mail_visits_only_what_is_new(hot: asyncpg.Connection, history: int) -> None:

@@ -277,33 +277,34 @@ def test_the_table_of_metrics_is_what_is_measured() -> None:
     assert documented == {family.name + ("_total" if family.type == "counter" else "") for family in families}
 
 
-async def test_old_days_are_dropped_by_the_sql_of_the_page(
+async def test_old_months_are_dropped_by_the_sql_of_the_page(
     hub: RunningHub, connection: asyncpg.Connection
 ) -> None:
-    """The day after tomorrow stands for an old one: its partitions are there, and empty but for what we put in."""
+    """Next month stands for an old one: its partitions are there, and empty."""
     condition, *_ = statements = blocks(page("operating.md"), "sql")
     assert len(statements) == 2
-    day, after = await connection.fetchrow(
-        "select (now() at time zone 'UTC')::date + 2, (now() at time zone 'UTC')::date + 4"
+    month, after = await connection.fetchrow(
+        "select m + interval '1 month', m + interval '2 months'"
+        " from date_trunc('month', now() at time zone 'UTC') m"
     )
 
-    def of_that_day(sql: str) -> list[str]:
-        text = sql.replace("20261001", f"{day:%Y%m%d}").replace("2026-10-03", f"{after:%Y-%m-%d}")
+    def of_that_month(sql: str) -> list[str]:
+        text = sql.replace("202610", f"{month:%Y%m}").replace("2026-11-01", f"{after:%Y-%m-%d}")
         assert text != sql
         return [statement.strip() for statement in text.split(";") if statement.strip()]
 
     province = await hub.register("ubnd-tinh", PROVINCE)
     district = await hub.register("van-yen", VAN_YEN)
-    (count,) = of_that_day(condition)
+    (count,) = of_that_month(condition)
     async with province.client(hub.url) as sender, district.client(hub.url) as receiver:
         await sender.send(province.document(VAN_YEN))
         assert await connection.fetchval(count) == 1, "what waits is seen"
         _, cursor = await receiver.read()
         await receiver.acknowledge(up_to=cursor)
         assert await connection.fetchval(count) == 0
-        for statement in of_that_day(statements[1]):
+        for statement in of_that_month(statements[1]):
             await connection.execute(statement)
-        left = await connection.fetch("select relname from pg_class where relname like $1", f"%{day:%Y%m%d}%")
+        left = await connection.fetch("select relname from pg_class where relname like $1", f"%{month:%Y%m}%")
         assert left == []
         await sender.send(province.document(VAN_YEN))  # the hub goes on
         assert len((await receiver.read())[0]) == 1

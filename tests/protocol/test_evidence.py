@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
 from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
 from typing import Any
 
 import orjson
@@ -273,6 +275,14 @@ def test_any_members_are_a_receipt_that_proves_nothing_or_refused(found: dict[st
     for data in (orjson.dumps(found), orjson.dumps({"receipt": found})):
         with pytest.raises(EvidenceError):
             verify_receipt(read_receipt(data), KEYS.get)
+
+
+def test_the_second_verifier_shares_no_code_with_the_first() -> None:
+    tree = ast.parse(Path(second_verifier.__file__).read_text())
+    names = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+    names |= {str(node.module) for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+    packages = {name.partition(".")[0] for name in names}
+    assert packages == {"__future__", "base64", "collections", "cryptography", "hashlib", "json", "typing"}
 
 
 # -- what events say ------------------------------------------------------------------------------

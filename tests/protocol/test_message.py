@@ -128,6 +128,7 @@ WRONG: list[tuple[str, dict[str, Any]]] = [
     ("$.promulgation.place", {"promulgation": {"place": "Văn\tYên"}}),
     ("$.signer.name", {"signer": {"name": ["Ánh"]}}),
     ("$.due", {"due": "2026-03-02\n"}),
+    ("$.due", {"due": "٢٠٢٦-٠٣-٠٢"}),
     ("$.response_for[0]", {"response_for": [{"agency": "H63"}]}),
     ("$.response_for[0].agency", {"response_for": [{"id": "a", "agency": "Văn Yên"}]}),
     ("$.status", {"kind": "status", "status": "3", "response_for": [{"id": "a"}]}),

@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 import pytest
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import padding, rsa
+from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
     PublicFormat,
@@ -105,6 +105,15 @@ def test_the_ed25519_example_of_rfc_8037_a_2_to_a_4() -> None:
     assert thumbprint(key) == "kPrK_qmxVWaYVA9wwBF6Iuo3vVzz7TxHCTwXBygrS4k"
 
 
+def test_the_deterministic_signature_of_rfc_6979_a_2_5() -> None:
+    secret = 0xC9AFA9D845BA75166B5C215767B1D6934E50C3DB36E89B127B8A622B120F6721
+    signature = Signer(ec.derive_private_key(secret, ec.SECP256R1()))._signature(b"sample")
+    assert signature.hex().upper() == (
+        "EFD48B2AACB6A8FD1140DD9CD45E81D69D2C877B56AAF991C34D0EA84EAF3716"
+        "F7CB1C942D657C41D436C7A1B6E29F65F3E900DBB9AFF4064DC4AB2F843ACDA8"
+    )
+
+
 # -- signing and verifying ------------------------------------------------------------------------
 
 
@@ -117,6 +126,12 @@ def test_what_a_signer_signs_verifies_and_nothing_else_does(alg: str) -> None:
     assert verify(key.public_key(), jws.alg, jws.signature, jws.signing_input)
     assert not verify(generate(alg).public_key(), jws.alg, jws.signature, jws.signing_input)
     assert not verify(key.public_key(), jws.alg, jws.signature, jws.signing_input + b"A")
+
+
+@pytest.mark.parametrize("alg", ["ES256", "EdDSA"])
+def test_what_is_signed_again_is_the_same_message(alg: str) -> None:
+    """So that a sender that signs anew when it repeats itself is known to repeat itself."""
+    assert Signer(KEYS[alg]).sign(PAYLOAD) == Signer(KEYS[alg]).sign(PAYLOAD)
 
 
 def test_an_rsa_key_verifies_rs256_too() -> None:

@@ -7,17 +7,19 @@ import contextlib
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from pathlib import Path
 
 import asyncpg
 import psutil
 
+from hub.store import sql
 from hub.store.embedded import EmbeddedPostgres
 from tests.support.parties import Party
 from tests.support.raw import RawConnection, raw_connection, request
 from tests.support.until import until
 
+RELAY = sql.load("relay")
 END_SECONDS = 45.0
 """A worker that lost its supervisor finishes its requests first."""
 
@@ -108,6 +110,24 @@ class Node:
                     return (await connection.answer()).status == 200
 
                 await until(known, "the worker knows the endpoint")
+
+    async def park(self, reader: Party, connections: Collection[RawConnection]) -> None:
+        """Let `reader` wait for mail on connections to one worker each; returns once each found nothing."""
+        async with self.database() as database:
+            since = await database.fetchval("select clock_timestamp()")
+            for connection in connections:
+                await connection.send(request("GET", "/v1/mailbox?wait=60", reader.headers))
+
+            async def read() -> bool:
+                looked = await database.fetchval(
+                    "select count(*) from pg_stat_activity"
+                    " where left(query, 200) = left($1, 200) and state = 'idle' and query_start > $2",
+                    RELAY.read_mailbox,
+                    since,
+                )
+                return bool(looked == len(connections))
+
+            await until(read, "the readers wait")
 
     # -- its processes --------------------------------------------------------------------------
 

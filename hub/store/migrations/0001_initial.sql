@@ -1,5 +1,6 @@
 -- The whole store. Words as in docs/concepts.md. Every primary key leads with the column by which its
 -- table would be distributed (message by id, mailboxes by endpoint), and no constraint crosses tables.
+-- Partitions are months (docs/adr/0011): each costs every statement a little, so there should be few.
 
 -- -- directory -----------------------------------------------------------------------------------
 -- Rows are never deleted: `active` ends their life, and `revision` tells every process what changed.
@@ -64,7 +65,7 @@ create index signing_key_revision on signing_key (revision);
 create index credential_revision on credential (revision);
 
 -- -- messages ------------------------------------------------------------------------------------
--- Partitioned by day on the time in `id` (a UUID of version 7), so that old messages leave by DROP.
+-- Partitioned by month on the time in `id` (a UUID of version 7), so that old messages leave by DROP.
 
 create table message (
     id          uuid not null primary key,
@@ -119,7 +120,7 @@ create table submission (
 );
 
 -- -- mailboxes -----------------------------------------------------------------------------------
--- `inbox` is append-only and partitioned by day on `seq`, which counts microseconds since 1970.
+-- `inbox` is append-only and partitioned by month on `seq`, which counts microseconds since 1970.
 
 create table inbox (
     endpoint int not null,
@@ -214,36 +215,43 @@ create function seq_floor(moment timestamptz) returns bigint language sql immuta
     select (extract(epoch from moment) * 1000000)::bigint
 $$;
 
--- Makes the partitions of `days` days from yesterday on. Idempotent; serialised by advisory lock 7002.
-create function ensure_partitions(days int) returns void language plpgsql as $$
+-- Makes the partitions of last month, this one and `months` more. Idempotent; serialised by advisory lock 7002.
+-- A table is made first and attached then: that asks for no lock on the parent that commits, readers or
+-- pg_dump would have to wait for. The search for UTC's months must not depend on who asks.
+create function ensure_partitions(months int) returns void language plpgsql
+set timezone = 'UTC' set lock_timeout = '5s' as $$
 declare
-    start timestamptz := date_trunc('day', now(), 'UTC') - interval '1 day';
-    day   timestamptz;
+    this  timestamptz := date_trunc('month', now());
+    first timestamptz;
+    next  timestamptz;
     name  text;
+    part  text;
     low   text;
     high  text;
 begin
     perform pg_advisory_xact_lock(7002);
-    for i in 0..days loop
-        day := start + make_interval(days => i);
+    for i in -1..months loop
+        first := this + make_interval(months => i);
+        next := this + make_interval(months => i + 1);
         foreach name in array array['message', 'batch', 'rejection', 'inbox', 'progress'] loop
-            if to_regclass(name || to_char(day at time zone 'UTC', '_YYYYMMDD')) is not null then
+            part := name || to_char(first, '_YYYYMM');
+            if to_regclass(part) is not null then
                 continue;
             end if;
             if name in ('inbox', 'progress') then
-                low := seq_floor(day)::text;
-                high := seq_floor(day + interval '1 day')::text;
+                low := seq_floor(first)::text;
+                high := seq_floor(next)::text;
             else
-                low := quote_literal(uuid_floor(day));
-                high := quote_literal(uuid_floor(day + interval '1 day'));
+                low := quote_literal(uuid_floor(first));
+                high := quote_literal(uuid_floor(next));
             end if;
-            execute format('create table %I partition of %I for values from (%s) to (%s)',
-                           name || to_char(day at time zone 'UTC', '_YYYYMMDD'), name, low, high);
+            execute format('create table %I (like %I including all)', part, name);
             if name = 'message' then
                 -- Rows under 8 KB stay in their page: a 2 KiB document is read with one look.
-                execute format('alter table %I set (toast_tuple_target = 8160)',
-                               name || to_char(day at time zone 'UTC', '_YYYYMMDD'));
+                execute format('alter table %I set (toast_tuple_target = 8160)', part);
             end if;
+            execute format('alter table %I attach partition %I for values from (%s) to (%s)',
+                           name, part, low, high);
         end loop;
     end loop;
 end $$;
@@ -335,4 +343,4 @@ begin
     insert into batch values (p_batch, p_at, 0, p_leaves, p_seal);
 end $$;
 
-select ensure_partitions(8);
+select ensure_partitions(2);
