@@ -14,6 +14,7 @@ import orjson
 import structlog
 from aiohttp import web
 
+from hub import tasks
 from hub.chores import Chores
 from hub.config import Config
 from hub.couriers.mailbox import Mailboxes
@@ -196,8 +197,7 @@ class Hub:
         await self.reporter.stop()
         await self.wake.stop()
         if self._follower is not None:
-            self._follower.cancel()
-            await asyncio.gather(self._follower, return_exceptions=True)
+            await tasks.end([self._follower])
         for pool in (self.readers, self.pool):
             try:
                 async with asyncio.timeout(5):

@@ -17,6 +17,7 @@ from uuid import UUID
 import asyncpg
 import structlog
 
+from hub import tasks
 from hub.evidence.history import History
 from hub.relay.acknowledge import Acknowledgement, Acknowledger
 from hub.store import sql
@@ -60,9 +61,7 @@ class Chores:
         ]
 
     async def stop(self) -> None:
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await tasks.end(self._tasks)
 
     async def _repeat(self, lock: int, seconds: float, chore: Callable[[], Awaitable[None]]) -> None:
         while True:

@@ -17,6 +17,7 @@ from typing import Any
 import asyncpg
 import structlog
 
+from hub import tasks
 from hub.relay.acknowledge import Acknowledgement, Acknowledger
 from hub.relay.handed import Entry, Handed
 from hub.relay.wake import Wake
@@ -108,8 +109,7 @@ class Mailboxes:
     async def stop(self) -> None:
         self.close()
         if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+            await tasks.end([self._task])
         with contextlib.suppress(*UNAVAILABLE, TimeoutError, asyncpg.PostgresError):
             await self._flush_handed()
 

@@ -18,6 +18,7 @@ import asyncpg
 import msgspec
 import structlog
 
+from hub import tasks
 from hub.directory.follow import Directory
 from hub.doors.http import Gate
 from hub.doors.models import EndpointStatus, HubStatus, LaneStatus, WorkerStatus
@@ -103,9 +104,7 @@ class Reporter:
         ]
 
     async def stop(self) -> None:
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await tasks.end(self._tasks)
 
     async def _run(self) -> None:
         while True:

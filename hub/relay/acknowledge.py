@@ -47,6 +47,8 @@ DAY = 86_400_000_000
 """Microseconds, as sequences count them."""
 MAX_RANGES = 10_000
 """Ranges that one mailbox may keep beyond its floor (about 160 KB)."""
+CONNECT_SECONDS = 5.0
+"""How long PostgreSQL is waited for before a reader is told to come back."""
 _ATTEMPTS = 8
 
 
@@ -191,7 +193,7 @@ class Acknowledger:
                 request.done.set_exception(problem)
 
     async def _carry_out(self, requests: list[Acknowledgement]) -> None:
-        connection = await self._connection.get(asyncio.get_running_loop().time() + 5)
+        connection = await self._connection.get(asyncio.get_running_loop().time() + CONNECT_SECONDS)
         mailboxes = self._recall(requests)
         if mailboxes is None:
             mailboxes = await self._read(connection, requests)

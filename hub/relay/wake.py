@@ -19,6 +19,7 @@ from uuid import uuid4
 import asyncpg
 import structlog
 
+from hub import tasks
 from hub.store import sql
 from hub.store.pool import UNAVAILABLE, connect
 
@@ -80,9 +81,7 @@ class Wake:
         self._tasks = [asyncio.create_task(loop(), name=name) for name, loop in loops.items()]
 
     async def stop(self) -> None:
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await tasks.end(self._tasks)
 
     @contextlib.contextmanager
     def watch(self, endpoint: int) -> Iterator[Watcher]:

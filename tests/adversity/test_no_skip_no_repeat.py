@@ -11,9 +11,11 @@ import asyncpg
 from hub.relay.commit import Batch, Submission, Ticket, digest_of
 from hub.relay.format import Format
 from hub.store import sql
+from protocol.client import HubClient
 from protocol.evidence import Sealer
-from protocol.message import Lane
+from protocol.message import Lane, seal
 from protocol.signature import Signer, generate
+from tests.conftest import RunningHub
 from tests.support.load import Ledger, Reader, check_ended, sign_messages, whole_mailbox
 from tests.support.node import Node
 from tests.support.parties import DAI_SON, LUC_YEN, VAN_YEN, Party, register
@@ -77,7 +79,7 @@ async def test_readers_miss_nothing_while_two_processes_commit(
 
 
 def _batch(sealer: Sealer, sender: Party, receiver: Party, id_: str) -> Batch:
-    body = f"văn bản {id_}".encode()
+    body = seal(sender.document(VAN_YEN, id=id_), sender.signer)
     submission = Submission(
         ticket=Ticket(1),
         endpoint=sender.id,
@@ -94,12 +96,6 @@ def _batch(sealer: Sealer, sender: Party, receiver: Party, id_: str) -> Batch:
     return Batch([submission], sealer)
 
 
-async def _read_on(connection: asyncpg.Connection, receiver: Party, after: int) -> list[int]:
-    """The sequences that a reader with the cursor `after` is given, as the hub reads them."""
-    rows = await connection.fetch(SQL.read_mailbox, receiver.id, (after, after, after), 1024, 100)
-    return [row["seq"] for row in rows]
-
-
 async def _waits_for_lock(connection: asyncpg.Connection, pid: int) -> bool:
     """Whether the backend `pid` waits for the advisory lock under which sequences are given out."""
     return bool(
@@ -112,11 +108,21 @@ async def _waits_for_lock(connection: asyncpg.Connection, pid: int) -> bool:
     )
 
 
-async def test_the_guard_makes_sequences_follow_commits(connection: asyncpg.Connection, database_url: str) -> None:
-    sender = await register(connection, "so-noi-vu", DEPARTMENTS[0])
-    receiver = await register(connection, "van-yen", VAN_YEN)
+async def _two_commits(hub: RunningHub) -> tuple[Party, Batch, Batch]:
+    """A receiver, and two messages for it that are to be committed."""
+    sender = await hub.register("so-noi-vu", DEPARTMENTS[0])
+    receiver = await hub.register("van-yen", VAN_YEN)
     sealer = Sealer("lienthong", Signer(generate("EdDSA")))
-    early, late = (_batch(sealer, sender, receiver, id_) for id_ in ("trước", "sau"))
+    return receiver, _batch(sealer, sender, receiver, "trước"), _batch(sealer, sender, receiver, "sau")
+
+
+async def _ids(client: HubClient, after: str = "0.0.0") -> tuple[list[str], str]:
+    entries, cursor = await client.read(after=after)
+    return [entry.sender_id for entry in entries], cursor
+
+
+async def test_the_guard_makes_sequences_follow_commits(hub: RunningHub, database_url: str) -> None:
+    receiver, early, late = await _two_commits(hub)
     first, second = await asyncpg.connect(database_url), await asyncpg.connect(database_url)
     try:
         held = first.transaction()
@@ -124,39 +130,38 @@ async def test_the_guard_makes_sequences_follow_commits(connection: asyncpg.Conn
         await first.fetchval(SQL.commit_messages, *early.arguments())
         committing = asyncio.create_task(second.fetchval(SQL.commit_messages, *late.arguments()))
         pid = second.get_server_pid()
-        await until(lambda: _waits_for_lock(connection, pid), "the second commit waits for the first")
-        assert await _read_on(connection, receiver, 0) == []
-        await held.commit()
-        await committing
-        (lower, higher) = await _read_on(connection, receiver, 0)
-        bases = await connection.fetch("select seq_base from batch order by id")
-        assert [row["seq_base"] for row in bases] == [lower, higher]
-        assert lower < higher
+        await until(lambda: _waits_for_lock(hub.connection, pid), "the second commit waits for the first")
+        async with receiver.client(hub.url) as client:
+            assert await _ids(client) == ([], "0.0.0")
+            await held.commit()
+            await committing
+            assert (await _ids(client))[0] == ["trước", "sau"]
+        bases = await hub.connection.fetch("select seq_base from batch order by id")
+        assert bases[0]["seq_base"] < bases[1]["seq_base"]
     finally:
         await first.close()
         await second.close()
 
 
-async def test_without_the_guard_a_reader_would_skip(connection: asyncpg.Connection, database_url: str) -> None:
+async def test_without_the_guard_a_reader_would_skip(hub: RunningHub, database_url: str) -> None:
     """The same two commits through the same function less its lock: what the guard is there for."""
-    sender = await register(connection, "so-noi-vu", DEPARTMENTS[0])
-    receiver = await register(connection, "van-yen", VAN_YEN)
-    guarded = await connection.fetchval("select pg_get_functiondef('commit_messages'::regproc)")
+    receiver, early, late = await _two_commits(hub)
+    guarded = await hub.connection.fetchval("select pg_get_functiondef('commit_messages'::regproc)")
     lock = "perform pg_advisory_xact_lock(7001);"
     assert guarded.count(lock) == 1
-    await connection.execute(guarded.replace(lock, "").replace("commit_messages", "commit_unguarded"))
+    await hub.connection.execute(guarded.replace(lock, "").replace("commit_messages", "commit_unguarded"))
     unguarded = SQL.commit_messages.replace("commit_messages", "commit_unguarded")
-    sealer = Sealer("lienthong", Signer(generate("EdDSA")))
-    early, late = (_batch(sealer, sender, receiver, id_) for id_ in ("trước", "sau"))
     first = await asyncpg.connect(database_url)
     try:
         held = first.transaction()
         await held.start()
         await first.fetchval(unguarded, *early.arguments())
-        await connection.fetchval(unguarded, *late.arguments())
-        (cursor,) = await _read_on(connection, receiver, 0)
-        await held.commit()
-        assert await _read_on(connection, receiver, cursor) == [], "the earlier commit is behind the cursor"
-        assert len(await _read_on(connection, receiver, 0)) == 2
+        await hub.connection.fetchval(unguarded, *late.arguments())
+        async with receiver.client(hub.url) as client:
+            seen, cursor = await _ids(client)
+            assert seen == ["sau"]
+            await held.commit()
+            assert (await _ids(client, cursor))[0] == [], "the earlier commit is behind the cursor"
+            assert (await _ids(client))[0] == ["trước", "sau"]
     finally:
         await first.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import socket
 from collections.abc import Awaitable, Callable
@@ -152,18 +153,10 @@ async def test_a_stop_while_postgres_is_down_leaves_nothing(start_node: StartNod
     assert "did not stop in time" not in node.log.read_text()
 
 
-async def test_interrupt_stops_it_too(start_node: StartNode) -> None:
-    node = await start_node()
-    everyone = _everyone(node)
-    everyone[0].send_signal(signal.SIGINT)
-    assert await node.wait() == 0
-    await _gone(everyone)
-
-
 async def test_a_first_start_can_be_stopped_and_repeated(unstarted: Node) -> None:
     await unstarted.launch()
     making = await until(lambda: unstarted.below("initdb"), "the cluster is being made")
-    unstarted.terminate()
+    os.kill(unstarted.pid, signal.SIGINT)  # Ctrl-C
     assert await unstarted.wait() == 0
     await _gone(making)
     assert unstarted.postgres() == []

@@ -14,10 +14,11 @@ import asyncpg
 import orjson
 import pytest
 
+from hub import tasks
 from hub.app import Hub
 from hub.config import make
 from hub.evidence.keys import make_hub_key
-from hub.relay import commit
+from hub.relay import acknowledge, commit
 from hub.store import reconnect
 from hub.worker import listen
 from protocol.client import HubClient, Problem, Sent
@@ -213,6 +214,7 @@ async def test_while_the_store_is_away_everything_says_so(
 ) -> None:
     """503, retryable, the hub's fault: for whatever needs the store. Then everything works again."""
     monkeypatch.setattr(commit, "RETRY_SECONDS", 0.2)
+    monkeypatch.setattr(acknowledge, "CONNECT_SECONDS", 0.2)
     proxy = Proxy()
     async with _hub_behind(proxy, database_url, connection, tmp_path) as hub:
         sender = await hub.register("ubnd-tinh", PROVINCE)
@@ -278,6 +280,28 @@ async def test_a_stop_while_the_store_is_away_ends(
         await proxy.refuse()
     # Leaving the block has stopped the hub: it raised nothing, and left no task behind.
     assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+async def test_a_cancellation_that_a_lost_connection_hid_is_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tasks, "AGAIN_SECONDS", 0.01)
+    hidden = 0
+
+    async def loop() -> None:
+        """As a loop of the hub whose rollback fails because the connection has gone."""
+        nonlocal hidden
+        while True:
+            try:
+                await asyncio.sleep(3600)
+            except asyncio.CancelledError:
+                if hidden == 2:
+                    raise
+                hidden += 1
+
+    task = asyncio.create_task(loop())
+    await asyncio.sleep(0)
+    await tasks.end([task])
+    assert task.cancelled()
+    assert hidden == 2
 
 
 # -- two hubs, one id -------------------------------------------------------------------------------
