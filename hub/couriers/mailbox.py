@@ -35,7 +35,7 @@ PAGE_BYTES = 8 << 20
 LANE_BYTES = (PAGE_BYTES * 7 // 10, PAGE_BYTES * 2 // 10, PAGE_BYTES // 10)
 """Bytes of bodies of each lane in a page: large express mail must not starve the other lanes either."""
 HANDED_SECONDS = 1.0
-GATHER_SECONDS = 0.02
+GATHER_SECONDS = 0.05
 """How long a reader who was served so recently waits for more, once mail comes: a mailbox that is busy is
 read in pages, not entry by entry. The first document after a pause is handed over at once."""
 
