@@ -27,6 +27,16 @@ def is_code(text: str) -> bool:
     return _CODE.match(text) is not None
 
 
+def is_qcvn_102(code: str) -> bool:
+    """Whether `code` has the form of QCVN 102:2016, most local unit first: ``000.00.31.H63``."""
+    return _QCVN_102.fullmatch(code) is not None
+
+
+def is_qd_20(code: str) -> bool:
+    """Whether `code` has the form of Decision 20/2020, ministry or province first: ``H63.31``."""
+    return _QD_20.fullmatch(code) is not None
+
+
 def parent(code: str) -> str | None:
     """The code one level up, or None for a code of level 1 or of an unknown form.
 

@@ -139,6 +139,26 @@ class Document(msgspec.Struct, frozen=True, omit_defaults=True, rename={"sender"
         Meta(description="Unknown or disabled recipients: reject the whole submission, or report them"),
     ] = "reject"
     content: Annotated[str, Meta(description="The text of the document, where it needs no file")] = ""
+    concerns: Annotated[
+        tuple[Reference, ...], Meta(description="What a recall, update or replacement is about, or replaces")
+    ] = ()
+    reason: Annotated[
+        str, Meta(max_length=500, pattern=_NO_CONTROLS, description="Why it is recalled, updated or replaced")
+    ] = ""
+    secrecy: Annotated[
+        str,
+        Meta(
+            max_length=40,
+            pattern=_NO_CONTROLS,
+            description="Độ mật (Mật, Tối mật, Tuyệt mật). A hub refuses what is a state secret",
+        ),
+    ] = ""
+    at: Annotated[
+        Instant | None, Meta(description="When it was sent or, of a status, reached, by the sender's clock")
+    ] = None
+    converted_from: Annotated[
+        Literal["edxml"] | None, Meta(description="Set where a hub made this out of another format")
+    ] = None
 
     @property
     def lane(self) -> Lane:

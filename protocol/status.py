@@ -5,13 +5,17 @@ messages of kind ``status``. They are not transport acknowledgements.
 
 Source: Decision 28/2018/QĐ-TTg, article 10(2)h, names the states; the codes are those that the
 national document axis carries. States come late, twice and out of order in real traffic, so
-nothing here rejects a sequence: `current` derives the present state from whatever has come.
+nothing here rejects a sequence: `current` derives the present state from whatever has come, and
+`resolve` puts all of it in order.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
 from enum import StrEnum
+from typing import Literal
 
 
 class State(StrEnum):
@@ -52,3 +56,65 @@ def current(states: Iterable[tuple[State, float]]) -> State | None:
     """
     latest = max(states, key=lambda pair: (_RANK[pair[0]], pair[1]), default=None)
     return None if latest is None else latest[0]
+
+
+Note = Literal["repeated", "late", "unknown"]
+"""Of a report: its state had been reported before; a state that follows it had come before it; its code is none
+that is known."""
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """One state as it was reported: its wire code, when by the reporter's clock, when it came by the hub's."""
+
+    code: str
+    said_at: datetime | None
+    came_at: datetime
+    message: str = ""
+    """The message that carried it."""
+
+    @property
+    def at(self) -> datetime:
+        return self.said_at or self.came_at
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Where a document stands with one recipient."""
+
+    current: State | None
+    handling: State | None
+    """01 to 06 alone: how far it is handled, whatever is asked about taking it back."""
+    change: State | None
+    """13, 15 or 16: whether it is asked back or changed, and the answer."""
+    reports: tuple[tuple[Report, Note | None], ...]
+    """All that came, in the order of the states."""
+
+
+def resolve(reports: Iterable[Report]) -> Standing:
+    """Put one recipient's reports in order, whatever order they came in. Loses none."""
+    known: list[tuple[State, float]] = []
+    ordered = sorted(reports, key=lambda report: (report.code, report.at, report.came_at, report.message))
+    noted: list[tuple[Report, Note | None]] = []
+    for index, report in enumerate(ordered):
+        note: Note | None = None
+        if report.code not in frozenset(State):
+            note = "unknown"
+        else:
+            known.append((State(report.code), report.at.timestamp()))
+            if index and ordered[index - 1].code == report.code:
+                note = "repeated"
+            elif any(_follows(other, report) for other in ordered[index + 1 :]):
+                note = "late"
+        noted.append((report, note))
+    asked = [pair for pair in known if pair[0] >= State.RECALL_ASKED]
+    handled = [pair for pair in known if pair[0] < State.RECALL_ASKED]
+    return Standing(current(known), current(handled), current(asked), tuple(noted))
+
+
+def _follows(other: Report, report: Report) -> bool:
+    """Whether `other`, of a state after that of `report`, came before it. A recall may be asked at any time."""
+    in_order = report.code >= State.RECALL_ASKED or other.code < State.RECALL_ASKED
+    return (
+        in_order and other.code in frozenset(State) and other.code > report.code and other.came_at < report.came_at
+    )

@@ -1,26 +1,104 @@
-"""From texts to a `Header`, or to a refusal that names the fields at fault."""
+"""What a message says about itself, for routing; and how texts become that, or a refusal that names the fields."""
 
 from __future__ import annotations
 
 import re
-from datetime import datetime, timedelta, timezone
+from dataclasses import dataclass
+from datetime import datetime
 
 from protocol.agency import is_code
-from protocol.edxml.model import Header, Party, Reference, Response
-from protocol.edxml.parser import Reader
+from protocol.edxml import values
+from protocol.edxml.parser import SOAP, Reader, foreign
 from protocol.problems import Problem
 from protocol.status import State
 
 MAX_DOCUMENT_ID = 512
-VIETNAM = timezone(timedelta(hours=7))
+MAX_FAULTS = 20
+"""Fields that a refusal names; of the others it says how many they are."""
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _NUMBER = re.compile(r"[0-9]{1,2}")
-_DATE = re.compile(
-    r"(?:([0-9]{4})[/-]([0-9]{1,2})[/-]([0-9]{1,2})|([0-9]{1,2})[/-]([0-9]{1,2})[/-]([0-9]{4}))"
-    r"((?:[T ][0-9:.]+(?:Z|[+-][0-9:]+)?)?)"
-)
 _STATES = frozenset(State)
+
+
+@dataclass(frozen=True, slots=True)
+class Party:
+    """An addressee: its identity code, and the name that the sender gave it."""
+
+    code: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """A document that this one answers, or that a status speaks of."""
+
+    organ: str
+    code: str
+    document_id: str
+    date: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """An attachment as the manifest announces it; `content_id` without its ``cid:``."""
+
+    content_id: str
+    name: str
+    media_type: str
+    description: str
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What a message says about itself. Text that is absent is ``""``."""
+
+    kind: str
+    """``document`` or ``status``."""
+    sender: str
+    sender_name: str
+    parties: tuple[Party, ...]
+    """Whom it is for: `To`; of a status, the organs of `ResponseFor`, which have no names."""
+    document_id: str
+    """Of a status: the id of the document that it speaks of, ``""`` if it leaves that out."""
+    code: str
+    """Number and notation: ``215/BC-UBND``."""
+    type_name: str
+    subject: str
+    priority: int
+    """From 0, normal, to 4, express at a set hour."""
+    due: str | None
+    promulgation_place: str
+    promulgation_date: str | None
+    signer: str
+    business: int
+    """0 new, 1 recall, 2 update, 3 replacement."""
+    business_document_id: str | None
+    """What is recalled, updated or replaced. Many a recall has it as `document_id` instead."""
+    replaces: tuple[str, ...]
+    """All the documents that a replacement replaces."""
+    response_for: tuple[Response, ...]
+    status_code: State | str | None
+    """Two digits; a `State` where they are one that is known."""
+    status_description: str
+    timestamp: str | None
+    """When the status was given, or when the document entered the first system on its way."""
+    references: tuple[Reference, ...]
+    warnings: tuple[str, ...]
+    secret: str = ""
+    """The secrecy (độ mật) that the dialect before 2016 has; later ones have no place for it."""
+
+    @property
+    def recipients(self) -> tuple[str, ...]:
+        """The codes of `parties`."""
+        return tuple(party.code for party in self.parties)
+
+
+def refusal(faults: tuple[tuple[str, str], ...]) -> Problem:
+    """The refusal for `faults`, as (N, R, M or T and a path, what is wrong); there is at least one."""
+    (code, reason), more = faults[0], len(faults) - 1
+    tail = f" (and {more} more)" if more else ""
+    return Problem("bad-edxml", f"{code[2:]} {reason}{tail}", fields=faults[:MAX_FAULTS])
 
 
 class Judge:
@@ -28,14 +106,15 @@ class Judge:
 
     def __init__(self, reader: Reader) -> None:
         self.fields, self.groups, self.warn = reader.fields, reader.groups, reader.warn
-        self.warnings = reader.warnings
+        self.warnings, self.soap = reader.warnings, reader.soap
         self.errors: dict[tuple[str, str], None] = {}
 
     def header(self) -> Header:
         text = self.text
+        if self.soap and "MessageHeader" not in self.fields:
+            raise foreign(SOAP)
         to, answers = self.filled("MessageHeader.To"), self.filled("MessageHeader.ResponseFor")
-        # An empty StatusCode beside recipients is a builder's habit, and does not make a status.
-        status = bool(text("StatusCode")) or (not to and "MessageHeader.StatusCode" in self.fields)
+        status = self.is_status()
         self.check_code("MessageHeader.From.OrganId", text("From.OrganId"))
         response_for = tuple(map(self.response, answers))
         if status:
@@ -82,12 +161,16 @@ class Judge:
             timestamp=None if instant is None else instant.isoformat(timespec="seconds"),
             references=tuple(map(self.reference, self.filled("edXMLManifest.Reference"))),
             warnings=tuple(self.warnings),
+            secret=text("OtherInfo.Secret"),
         )
         if self.errors:
-            fields = tuple(self.errors)[:20]
-            more = f" (and {len(self.errors) - 1} more)" if len(self.errors) > 1 else ""
-            raise Problem("bad-edxml", f"{fields[0][0][2:]} {fields[0][1]}{more}", fields=fields)
+            raise refusal(tuple(self.errors))
         return header
+
+    def is_status(self) -> bool:
+        # An empty StatusCode beside recipients is a builder's habit, and does not make a status.
+        given = self.fields.get("MessageHeader.StatusCode")
+        return bool(given) or (given is not None and not self.filled("MessageHeader.To"))
 
     def text(self, path: str) -> str:
         return self.fields.get(f"MessageHeader.{path}", "")
@@ -132,8 +215,7 @@ class Judge:
         path = "edXMLManifest.Reference"
         names = ("ContentId", "AttachmentName", "ContentType", "Description")
         content_id, name, media_type, description = (group.get(f"{path}.{name}", "") for name in names)
-        if content_id[:4].lower() == "cid:":
-            content_id = content_id[4:]
+        content_id = values.content_id(content_id or group.get(f"{path}.href"))
         if not content_id:
             self.warn(f"{path}.ContentId", "is missing")
         return Reference(content_id, name, media_type, description)
@@ -160,15 +242,8 @@ class Judge:
         return 0
 
     def moment(self, path: str, text: str) -> datetime | None:
-        if match := _DATE.fullmatch(text):
-            year, month, day, end_day, end_month, end_year, time = match.groups()
-            year, month, day = year or end_year, month or end_month, day or end_day
-            try:
-                moment = datetime.fromisoformat(f"{year}-{month:0>2}-{day:0>2}{time}")
-                if moment.year >= 1900:  # .NET writes 0001-01-01 for no date
-                    return moment.astimezone(VIETNAM) if moment.tzinfo else moment.replace(tzinfo=VIETNAM)
-            except (ValueError, OverflowError):
-                pass
+        if found := values.moment(text):
+            return found
         if text or (path in self.fields and path.endswith("PromulgationDate")):
             self.warn(path, "is not a date that can be read")
         return None
