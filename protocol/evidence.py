@@ -22,6 +22,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
+from functools import lru_cache
 from typing import Annotated, Any
 
 import msgspec
@@ -47,6 +48,8 @@ class EventKind(StrEnum):
     ACKNOWLEDGED = "acknowledged"
     REFUSED = "refused"
     EXPIRED = "expired"
+    RECALLED = "recalled"
+    """Taken back by its sender before it was handed over."""
 
 
 class EvidenceError(LienthongError):
@@ -167,6 +170,7 @@ def read_receipt(data: bytes) -> Receipt:
         raise EvidenceError(f"this is not a receipt: {error}") from None
 
 
+@lru_cache(maxsize=1024)  # all events of a batch have the same
 def timestamp(moment: datetime) -> str:
     """A moment as evidence writes it: RFC 3339, UTC, microseconds."""
     return moment.astimezone(UTC).isoformat(timespec="microseconds")[:-6] + "Z"

@@ -61,6 +61,7 @@ CATALOGUE = _catalogue(
     Kind("key-disabled", 403, "The key has been disabled"),
     Kind("key-expired", 403, "The key is outside the time for which it was registered"),
     Kind("bad-signature", 403, "The signature does not match the message"),
+    Kind("bad-manifest", 422, "The documents are not those that the manifest signs"),
     # The document.
     Kind("bad-document", 422, "The document's fields are not as they must be"),
     Kind("from-not-yours", 403, "The endpoint does not speak for the agency named in `from`"),
@@ -69,10 +70,19 @@ CATALOGUE = _catalogue(
     Kind("recipient-unknown", 422, "One or more recipients cannot be reached; nothing was sent"),
     Kind("attachment-missing", 422, "The message names attachments that have not been uploaded"),
     Kind("already-expired", 422, "The message had expired before it arrived"),
+    Kind("not-addressed", 403, "The status speaks of a document that was not sent to the agency that reports"),
+    Kind("not-the-sender", 403, "Only the agency that sent a document may recall or update it"),
+    Kind("state-secret", 403, "The document is marked as a state secret, which must not pass through this hub"),
+    Kind("recalled", 410, "The message was recalled by its sender before it was handed over"),
+    Kind("not-convertible", 422, "The message cannot be written in the form that was asked for"),
     Kind("bad-xml", 400, "The body is not XML that this hub accepts"),
     Kind("bad-edxml", 422, "The XML is not an edXML message that can be routed"),
+    Kind("package-signature", 403, "The edXML message lacks the package signature that this endpoint's must have"),
     # Attachments.
     Kind("digest-mismatch", 422, "The bytes do not have the SHA-256 that the address names"),
+    # The stream.
+    Kind("upgrade-required", 426, "This address answers a WebSocket handshake only"),
+    Kind("stream-protocol", 400, "A frame does not follow the protocol of the stream"),
     # The mailbox.
     Kind("beyond-end", 409, "The mailbox has not handed out what was acknowledged"),
     # The hub.
@@ -164,4 +174,6 @@ def from_members(members: dict[str, Any], status: int = 500) -> Problem:
     )
     standard = {"type", "title", "status", "code", "fault", "retryable", "detail", "fields", "retry_after"}
     extra = {str(name): value for name, value in members.items() if name not in standard}
-    return Problem(known, detail, fields=fields, **extra)
+    later = members.get("retry_after")
+    is_time = isinstance(later, int | float) and not isinstance(later, bool) and 0 <= later < float("inf")
+    return Problem(known, detail, fields=fields, retry_after=later if is_time else None, **extra)

@@ -12,9 +12,8 @@ used as an HMAC secret (RFC 8725, section 3.1).
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 import pybase64
@@ -46,8 +45,7 @@ class KeyFormatError(LienthongError):
     """A key file, JWK or certificate that cannot be used; the message says why."""
 
 
-@dataclass(frozen=True, slots=True)
-class Jws:
+class Jws(NamedTuple):
     """A compact JWS taken apart, not yet verified.
 
     `signing_input` is what the signature covers: header, dot, payload, as they stood in `raw`.
@@ -185,6 +183,13 @@ class Signer:
         self.kid = kid or thumbprint(key.public_key())
         header = {"alg": self.alg, "kid": self.kid} | ({"typ": typ} if typ else {})
         self._prefix = b64url(orjson.dumps(header)).encode() + b"."
+        self._typed: dict[str, Signer] = {}
+
+    def typed(self, typ: str) -> Signer:
+        """This signer for JWS of another type."""
+        if typ not in self._typed:
+            self._typed[typ] = Signer(self.key, self.kid, typ)
+        return self._typed[typ]
 
     def sign(self, payload: bytes) -> bytes:
         """The compact JWS over `payload`, as ASCII bytes."""
