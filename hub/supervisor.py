@@ -8,6 +8,7 @@ is killed, its workers stop, and the next start finds PostgreSQL as it was left.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import fcntl
 import os
@@ -17,15 +18,17 @@ import socket
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import IO
 
 import msgspec
 import structlog
 
 from hub.config import Config, ConfigError
 from hub.evidence.keys import make_hub_key
+from hub.listener import listen, share_counts
 from hub.store.embedded import EmbeddedPostgres
 from hub.store.pool import StoreError, migrate, wait_until_reachable
-from hub.worker import ENVIRONMENT, Orders, listen
+from hub.worker import ENVIRONMENT, Orders
 
 log = structlog.get_logger()
 
@@ -47,24 +50,18 @@ def _claim(data: Path) -> int:
     return descriptor
 
 
-async def _wait_free(host: str, port: int, seconds: float) -> None:
-    """Return once nobody listens there. Raises ConfigError after `seconds`.
+async def _bind(host: str, port: int, seconds: float) -> socket.socket:
+    """The socket that all workers accept from. Raises ConfigError when the port is not free for `seconds`.
 
-    Workers share their port (SO_REUSEPORT); with another hub of the same account they would share it
-    too, unasked. The workers of a node that was killed give it back within moments.
+    The workers of a node that was killed give it back within moments.
     """
     deadline = asyncio.get_running_loop().time() + seconds
     while True:
-        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind((host, port))
-                return
-            except OSError as error:
-                if error.errno != errno.EADDRINUSE or asyncio.get_running_loop().time() > deadline:
-                    raise ConfigError(
-                        f"cannot listen on {host} port {port}: {error.strerror}; see --port"
-                    ) from None
+        try:
+            return listen(host, port)
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE or asyncio.get_running_loop().time() > deadline:
+                raise ConfigError(f"cannot listen on {host} port {port}: {error.strerror}; see --port") from None
         await asyncio.sleep(0.05)
 
 
@@ -77,6 +74,8 @@ class Supervisor:
         self._ready = ready
         self._postgres = EmbeddedPostgres(config.data) if config.embedded else None
         self._stopping = asyncio.Event()
+        self._listener: socket.socket
+        self._counts: IO[bytes]
 
     @property
     def _database_url(self) -> str:
@@ -90,28 +89,31 @@ class Supervisor:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stopping.set)
-        await _wait_free(config.host, config.port, 3)
-        # Bound but not listening: it keeps the port ours while workers come and go.
-        reserved = listen(config.host, config.port)
+        self._listener = await _bind(config.host, config.port, 3)
+        self._counts = share_counts(config.workers)
         lifeline, keep_open = os.pipe()
-        work = asyncio.create_task(self._work(reserved, lifeline))
+        work = asyncio.create_task(self._work(lifeline))
         stopping = asyncio.create_task(self._stopping.wait())
         try:
             await asyncio.wait([work, stopping], return_when=asyncio.FIRST_COMPLETED)
         finally:
             stopping.cancel()
+            with contextlib.suppress(OSError):
+                # For the workers too, which have the same socket: whoever comes now is refused.
+                self._listener.shutdown(socket.SHUT_RDWR)
             work.cancel()
             done = (await asyncio.gather(work, return_exceptions=True))[0]
             os.close(keep_open)
             os.close(lifeline)
-            reserved.close()
+            self._listener.close()
+            self._counts.close()
             if self._postgres:
                 await asyncio.to_thread(self._postgres.stop)
             os.close(claim)
         if isinstance(done, Exception):
             raise done
 
-    async def _work(self, reserved: socket.socket, lifeline: int) -> None:
+    async def _work(self, lifeline: int) -> None:
         """Start everything and keep it running until cancelled."""
         config = self._config
         keeper: asyncio.Task[None] | None = None
@@ -126,18 +128,19 @@ class Supervisor:
                 log.info("made the hub's key", file=str(config.hub_key_file))
             shutil.rmtree(config.metrics_dir, ignore_errors=True)
             config.metrics_dir.mkdir(parents=True)
-            await self._serve(reserved, lifeline, [keeper] if keeper else [])
+            await self._serve(lifeline, [keeper] if keeper else [])
         finally:
             # Last: workers that finish what they took need PostgreSQL until they have ended.
             if keeper:
                 keeper.cancel()
                 await asyncio.gather(keeper, return_exceptions=True)
 
-    async def _serve(self, reserved: socket.socket, lifeline: int, keepers: list[asyncio.Task[None]]) -> None:
-        port = reserved.getsockname()[1]
+    async def _serve(self, lifeline: int, keepers: list[asyncio.Task[None]]) -> None:
         up = [asyncio.Event() for _ in range(self._config.workers)]
-        tasks = [asyncio.create_task(self._keep_worker(port, lifeline, event)) for event in up]
-        announce = asyncio.create_task(self._announce(port, up))
+        tasks = [
+            asyncio.create_task(self._keep_worker(number, lifeline, event)) for number, event in enumerate(up)
+        ]
+        announce = asyncio.create_task(self._announce(self._listener.getsockname()[1], up))
         try:
             done, _ = await asyncio.wait([*keepers, *tasks], return_when=asyncio.FIRST_COMPLETED)
             for task in done:
@@ -154,11 +157,11 @@ class Supervisor:
         host = f"[{self._config.host}]" if ":" in self._config.host else self._config.host
         self._ready(f"{scheme}://{host}:{port}")
 
-    async def _keep_worker(self, port: int, lifeline: int, up: asyncio.Event) -> None:
+    async def _keep_worker(self, number: int, lifeline: int, up: asyncio.Event) -> None:
         pause = 0.1
         while True:
             started = asyncio.get_running_loop().time()
-            process, ready = await self._spawn(port, lifeline)
+            process, ready = await self._spawn(number, lifeline)
             announced = asyncio.create_task(self._wait_ready(ready, up))
             try:
                 status = await process.wait()
@@ -175,9 +178,10 @@ class Supervisor:
             await asyncio.sleep(pause)
             pause = min(pause * 2, MAX_PAUSE_SECONDS)
 
-    async def _spawn(self, port: int, lifeline: int) -> tuple[asyncio.subprocess.Process, int]:
+    async def _spawn(self, number: int, lifeline: int) -> tuple[asyncio.subprocess.Process, int]:
         ready, announce = os.pipe()
-        orders = Orders(self._config, self._database_url, port, lifeline, announce)
+        listener, counts = self._listener.fileno(), self._counts.fileno()
+        orders = Orders(self._config, self._database_url, listener, counts, number, lifeline, announce)
         environment = os.environ | {
             ENVIRONMENT: msgspec.json.encode(orders).decode(),
             "PROMETHEUS_MULTIPROC_DIR": str(self._config.metrics_dir.resolve()),
@@ -188,7 +192,7 @@ class Supervisor:
             "hub.worker",
             env=environment,
             stdin=asyncio.subprocess.DEVNULL,
-            pass_fds=(lifeline, announce),
+            pass_fds=(listener, counts, lifeline, announce),
             start_new_session=True,  # Ctrl-C reaches the supervisor, which stops workers in order
         )
         os.close(announce)

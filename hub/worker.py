@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import gc
 import os
+import resource
 import signal
 import socket
 import sys
@@ -20,6 +21,7 @@ import uvloop
 
 from hub.app import Hub, tls_context
 from hub.config import Config
+from hub.listener import Counts
 from hub.observe.logging import configure
 from hub.store.pool import UNAVAILABLE, wait_until_reachable
 from protocol.problems import LienthongError
@@ -35,22 +37,16 @@ class Orders(msgspec.Struct, frozen=True):
 
     config: Config
     database_url: str
-    port: int
+    listener: int
+    """File descriptor of the socket that all workers accept from."""
+    counts: int
+    """File descriptor of where they count their connections."""
+    number: int
+    """Which of them this is, from 0."""
     lifeline: int
     """File descriptor that ends when the supervisor does."""
     ready: int
     """File descriptor to write to once requests are answered."""
-
-
-def listen(host: str, port: int) -> socket.socket:
-    """A socket bound to an address that several processes share (SO_REUSEPORT)."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-    listener.bind((host, port))
-    listener.setblocking(False)
-    return listener
 
 
 async def _run(orders: Orders) -> None:
@@ -75,7 +71,10 @@ async def _run(orders: Orders) -> None:
     gc.freeze()
     gc.set_threshold(*GC_THRESHOLDS)
     try:
-        await hub.serve(listen(orders.config.host, orders.port), tls_context(orders.config))
+        counts = Counts(orders.counts, orders.config.workers, orders.number)
+        listener = socket.socket(fileno=orders.listener)
+        listener.setblocking(False)
+        hub.serve(listener, tls_context(orders.config), counts)
         with contextlib.suppress(BrokenPipeError):
             os.write(orders.ready, b"ready\n")
         await stopping.wait()
@@ -84,9 +83,20 @@ async def _run(orders: Orders) -> None:
         await hub.stop()
 
 
+def _allow_connections() -> None:
+    """Let the process have as many open files as the system allows it: a connection is one.
+
+    A shell's soft limit is often 1,024; beyond it nobody more is let in.
+    """
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
 def main() -> None:
     """Run until SIGTERM, SIGINT or the supervisor's end."""
     configure()
+    _allow_connections()
     orders = msgspec.json.decode(os.environ[ENVIRONMENT], type=Orders)
     try:
         uvloop.run(_run(orders))
