@@ -10,6 +10,7 @@ stored leaf hash before handing it out.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from uuid import UUID
 
 import orjson
@@ -17,7 +18,8 @@ import orjson
 from protocol.evidence import HASH_BYTES, EventKind, Receipt, Tree, leaf_hash, receipt
 from protocol.signature import b64url
 
-ENDED_KINDS = (EventKind.ACKNOWLEDGED, EventKind.REFUSED, EventKind.EXPIRED)
+_ACCEPTED = EventKind.ACCEPTED
+ENDED_KINDS = (EventKind.ACKNOWLEDGED, EventKind.REFUSED, EventKind.EXPIRED, EventKind.RECALLED)
 """The kinds that end a delivery; a row of `progress` holds the index."""
 
 
@@ -34,22 +36,13 @@ def accepted(
     recipients_sha256: str,
     unreachable: list[dict[str, str]],
 ) -> str:
-    event = {
-        "event": EventKind.ACCEPTED,
-        "at": at,
-        "message": str(message),
-        "from": sender,
-        "id": sender_id,
-        "endpoint": endpoint,
-        "sha256": digest.hex(),
-        "size": size,
-        "lane": lane,
-        "recipients": recipients,
-        "recipients_sha256": recipients_sha256,
-    }
-    if unreachable:
-        event["unreachable"] = unreachable
-    return orjson.dumps(event).decode()
+    more = f',"unreachable":{orjson.dumps(unreachable).decode()}' if unreachable else ""
+    return (
+        f'{{"event":"{_ACCEPTED}","at":"{at}","message":"{message}","from":{_quoted(sender)},'
+        f'"id":{orjson.dumps(sender_id).decode()},"endpoint":{_quoted(endpoint)},"sha256":"{digest.hex()}",'
+        f'"size":{size},"lane":"{lane}","recipients":{recipients},'
+        f'"recipients_sha256":"{recipients_sha256}"{more}}}'
+    )
 
 
 def rejected(at: str, rejection: UUID, endpoint: str, digest: bytes, code: str, detail: str) -> str:
@@ -77,46 +70,47 @@ def ended(
     agencies: list[str],
     reason: str | None,
 ) -> str:
-    event = {
-        "event": kind,
-        "at": at,
-        "message": str(message),
-        "from": sender,
-        "id": sender_id,
-        "sha256": digest.hex(),
-        "endpoint": endpoint,
-        "recipients": agencies,
-    }
-    if reason is not None:
-        event["reason"] = reason
-    return orjson.dumps(event).decode()
+    more = "" if reason is None else f',"reason":{orjson.dumps(reason).decode()}'
+    return (
+        f'{{"event":"{kind}","at":"{at}","message":"{message}","from":{_quoted(sender)},'
+        f'"id":{orjson.dumps(sender_id).decode()},"sha256":"{digest.hex()}","endpoint":{_quoted(endpoint)},'
+        f'"recipients":{orjson.dumps(agencies).decode()}{more}}}'
+    )
+
+
+@lru_cache(maxsize=4096)
+def _quoted(name: str) -> str:
+    """A name as JSON. The same few come always."""
+    return orjson.dumps(name).decode()
 
 
 def receipts_json(tree: Tree, events: Sequence[str], seal: str) -> list[bytes]:
     """The receipts of all events of a batch, as JSON.
 
-    Every inner hash is encoded once, though it stands in many paths; the bytes are those that
-    `Receipt.to_json` would give.
+    From the root down, each node's path is its sibling and then its parent's path, so that every hash is encoded
+    and every path joined once. The bytes are those that `Receipt.to_json` would give.
     """
-    encoded = [[b64url(node) for node in level] for level in tree.levels]
-    tail = b',"seal":' + orjson.dumps(seal) + b"}"
-    written = []
-    for index, event in enumerate(events):
-        path = []
-        place = index
-        for level in encoded[:-1]:
+    paths = [b""]
+    for level in reversed(tree.levels[:-1]):
+        quoted = [b'"' + b64url(node).encode() + b'"' for node in level]
+        count = len(level)
+        below = []
+        for place in range(count):
+            above = paths[place >> 1]
             sibling = place ^ 1
-            if sibling < len(level):
-                path.append(level[sibling])
-            place >>= 1
-        head = b'{"event":%b,"index":%d,"size":%d,"path":%b' % (
-            orjson.dumps(event),
-            index,
-            tree.size,
-            orjson.dumps(path),
-        )
-        written.append(head + tail)
-    return written
+            if sibling >= count:
+                below.append(above)  # a lone last node moves up as it is
+            elif above:
+                below.append(quoted[sibling] + b"," + above)
+            else:
+                below.append(quoted[sibling])
+        paths = below
+    size = tree.size
+    tail = b'],"seal":' + orjson.dumps(seal) + b"}"
+    return [
+        b'{"event":%b,"index":%d,"size":%d,"path":[%b%b' % (orjson.dumps(event), index, size, path, tail)
+        for index, (event, path) in enumerate(zip(events, paths, strict=True))
+    ]
 
 
 def leaves_of(stored: bytes) -> list[bytes]:

@@ -7,6 +7,9 @@ The memory may be wrong in one way only: another process may have moved the mail
 compares the mailbox with what it is believed to be and writes nothing if they differ; then the memory is
 dropped and the mailbox is read. Entries themselves never change, and none can appear below one that was read
 (sequences follow commits), so a lane known from its floor on is known completely.
+
+A lane may also be known from some other place on, because what lies before was handed out by others or forgotten.
+It is of use once an acknowledgement has raised the floor to that place.
 """
 
 from __future__ import annotations
@@ -41,10 +44,11 @@ class Entry:
 
 @dataclass(slots=True)
 class _Lane:
-    """All entries between `floor` and `known_to` that have not ended."""
+    """All entries between `known_from` and `known_to` that have not ended. `floor` where that is known."""
 
-    floor: int
+    known_from: int
     known_to: int
+    floor: int | None = None
     entries: deque[Entry] = field(default_factory=deque)
 
 
@@ -59,16 +63,21 @@ class Handed:
     def __len__(self) -> int:
         return self._count
 
-    def note(self, endpoint: int, lane: int, after: int, floor: int, entries: list[Entry]) -> None:
-        """`entries` were handed out: all that a lane holds, beyond `after` and `floor`, up to the last of them."""
+    def note(self, endpoint: int, lane: int, after: int, floor: int | None, entries: list[Entry]) -> None:
+        """`entries` were handed out: all that a lane holds, beyond `after` and `floor`, up to the last of them.
+
+        `floor` is None when the mailbox was not read: its entries came from the commit.
+        """
         key = endpoint, lane
         known = self._lanes.get(key)
-        if after <= floor:
+        if floor is not None and after <= floor:
             self._drop(key)
-            known = self._lanes[key] = _Lane(floor, floor)
-        elif known is None or known.floor != floor or after > known.known_to:
+            known = self._lanes[key] = _Lane(floor, floor, floor)
+        elif known is None or after > known.known_to:
             self._drop(key)  # there is a gap between what is known and this
-            return
+            known = self._lanes[key] = _Lane(after, after)
+        elif floor is not None and known.floor is not None and floor > known.floor:
+            self.ended(endpoint, lane, floor)  # another process did that; what was read before we did is no news
         self._lanes.move_to_end(key)
         for entry in entries:
             if entry.seq > known.known_to:
@@ -81,21 +90,28 @@ class Handed:
     def recall(self, endpoint: int, lane: int, up_to: int) -> tuple[int, list[Entry]] | None:
         """The floor of a lane and its entries up to `up_to`; None when they are not all known."""
         known = self._lanes.get((endpoint, lane))
-        if known is None or up_to > known.known_to:
+        if known is None or known.floor is None or up_to > known.known_to:
             return None
         return known.floor, list(takewhile(lambda entry: entry.seq <= up_to, known.entries))
 
     def covers(self, endpoint: int, lane: int, up_to: int, at_most: int) -> bool:
         """Whether a lane is known up to `up_to`, and holds no more than `at_most` entries."""
         known = self._lanes.get((endpoint, lane))
-        return known is not None and up_to <= known.known_to and len(known.entries) <= at_most
+        return (
+            known is not None
+            and known.floor is not None
+            and up_to <= known.known_to
+            and len(known.entries) <= at_most
+        )
 
     def ended(self, endpoint: int, lane: int, floor: int) -> None:
-        """Everything up to `floor` has ended, by a commit of this process."""
+        """Everything up to `floor` has ended, and nothing beyond, by a commit of this process."""
         known = self._lanes.get((endpoint, lane))
         if known is None:
+            known = self._lanes[endpoint, lane] = _Lane(floor, floor, floor)
+        if floor < known.known_from:
             return
-        known.floor = max(known.floor, floor)
+        known.floor = floor if known.floor is None else max(known.floor, floor)
         known.known_to = max(known.known_to, known.floor)
         while known.entries and known.entries[0].seq <= floor:
             known.entries.popleft()

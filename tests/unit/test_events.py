@@ -7,6 +7,8 @@ from uuid import UUID
 
 import orjson
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from hub.relay import events
 from protocol.evidence import (
@@ -72,7 +74,8 @@ def test_a_text_that_is_not_what_was_sealed_gets_no_receipt() -> None:
 
 def test_the_texts_of_events_never_change() -> None:
     """Ends of deliveries are derived again years later: these very bytes are under seals."""
-    assert events.ENDED_KINDS == (EventKind.ACKNOWLEDGED, EventKind.REFUSED, EventKind.EXPIRED)
+    kinds = (EventKind.ACKNOWLEDGED, EventKind.REFUSED, EventKind.EXPIRED, EventKind.RECALLED)
+    assert events.ENDED_KINDS == kinds
     ended = events.ended(
         EventKind.REFUSED, AT, MESSAGE, "H63", "7/UBND", DIGEST, "văn-yên", ["000.00.31.H63"], "sai nơi nhận"
     )
@@ -111,3 +114,19 @@ def test_the_second_verifier_accepts_a_bulk_receipt() -> None:
     key = KEY.public_key().public_bytes_raw()
     jwks = [{"kty": "OKP", "crv": "Ed25519", "x": second_verifier.encode64(key), "kid": next(iter(KEYS))}]
     assert second_verifier.prove(orjson.loads(written[4]), jwks) == orjson.loads(batch[4])
+
+
+@given(st.text(), st.text(), st.lists(st.text(), min_size=1), st.none() | st.text(min_size=1))
+def test_an_event_is_json_however_names_are_written(
+    name: str, sender_id: str, codes: list[str], reason: str | None
+) -> None:
+    unreachable = [{"recipient": code, "reason": name} for code in codes]
+    accepted = events.accepted(AT, MESSAGE, name, name, sender_id, DIGEST, 7, "normal", 1, "00", unreachable)
+    ended = events.ended(EventKind.REFUSED, AT, MESSAGE, name, sender_id, DIGEST, name, codes, reason)
+    for text in (accepted, ended):
+        members = orjson.loads(text)
+        assert orjson.dumps(members).decode() == text
+        assert (members["from"], members["id"], members["endpoint"]) == (name, sender_id, name)
+    assert orjson.loads(accepted)["unreachable"] == unreachable
+    assert orjson.loads(ended)["recipients"] == codes
+    assert orjson.loads(ended).get("reason") == reason

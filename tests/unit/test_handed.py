@@ -34,15 +34,39 @@ def test_a_gap_makes_it_forget() -> None:
     handed.note(7, 2, 0, 0, [entry(3)])
     handed.note(7, 2, 6, 0, [entry(8)])
     assert handed.recall(7, 2, 3) is None
-    assert len(handed) == 0
+    assert handed.recall(7, 2, 8) is None
 
 
-def test_another_floor_makes_it_forget_unless_reading_begins_there() -> None:
+def test_what_follows_a_gap_is_known_once_the_floor_has_come_there() -> None:
+    handed = Handed()
+    handed.note(7, 2, 6, None, [entry(8), entry(9)])
+    handed.note(7, 2, 9, None, [entry(12)])
+    assert handed.recall(7, 2, 8) is None
+    handed.ended(7, 2, 4)
+    assert handed.recall(7, 2, 8) is None
+    handed.ended(7, 2, 8)
+    assert seqs(handed.recall(7, 2, 12)) == (8, [9, 12])
+
+
+def test_a_mailbox_that_was_never_read_is_known_from_its_first_acknowledgement() -> None:
+    handed = Handed()
+    handed.ended(7, 2, 5)
+    handed.note(7, 2, 5, None, [entry(8)])
+    assert seqs(handed.recall(7, 2, 8)) == (5, [8])
+
+
+def test_a_floor_that_another_process_raised_is_taken_over() -> None:
     handed = Handed()
     handed.note(7, 2, 0, 0, [entry(3), entry(5)])
     handed.note(7, 2, 5, 3, [entry(8)])
-    assert handed.recall(7, 2, 8) is None
-    handed.note(7, 2, 3, 3, [entry(5), entry(8)])
+    assert seqs(handed.recall(7, 2, 8)) == (3, [5, 8])
+
+
+def test_a_floor_read_before_we_raised_it_is_no_news() -> None:
+    handed = Handed()
+    handed.note(7, 2, 0, 0, [entry(3), entry(5)])
+    handed.ended(7, 2, 3)
+    handed.note(7, 2, 5, 0, [entry(8)])
     assert seqs(handed.recall(7, 2, 8)) == (3, [5, 8])
 
 
