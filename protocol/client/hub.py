@@ -7,98 +7,26 @@ import hashlib
 import io
 import ssl
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 from urllib.parse import quote
 
-import msgspec
 import orjson
 
+from protocol.client.model import ClientError, Entry, Sent, read_entry, read_outcome, read_sent
+from protocol.client.stream import Stream
 from protocol.client.transport import Transport, raise_for_problem
-from protocol.evidence import Receipt
-from protocol.message import Attachment, Document, open_jws, seal
-from protocol.problems import LienthongError, Problem, from_members
+from protocol.manifest import MANIFEST_MEDIA_TYPE, MAX_DOCUMENTS, Manifest, seal_documents
+from protocol.message import Attachment, Document, seal
+from protocol.problems import Problem
 from protocol.signature import JOSE_MEDIA_TYPE, PrivateKey, Signer
+
+__all__ = ["ClientError", "Entry", "HubClient", "Sent", "describe_file"]
 
 CHUNK = 1 << 20
 POLL_MARGIN = 15.0
 """How much longer than a long poll its answer may take, in seconds."""
-
-
-class ClientError(LienthongError):
-    """The client was asked for something that it cannot do; the message says what to change."""
-
-
-@dataclass(frozen=True, slots=True)
-class Sent:
-    """What the hub answered to a message: it has it, and `receipt` proves that."""
-
-    id: str
-    receipt: Receipt
-    duplicate: bool
-    unreachable: tuple[dict[str, str], ...] = ()
-
-
-@dataclass(slots=True)
-class Entry:
-    """One message in the mailbox.
-
-    `format` is ``jws``, ``edxml`` or ``receipt``. `body` holds the sender's bytes when they came along
-    (small messages); otherwise `HubClient.fetch` gets them.
-    """
-
-    seq: int
-    lane: str
-    id: str
-    sender: str
-    sender_id: str
-    to: tuple[str, ...]
-    format: str
-    sha256: str
-    size: int
-    accepted_at: str
-    body: bytes | None = None
-    receipt: Receipt | None = None
-    _document: Document | None = field(default=None, repr=False)
-
-    @property
-    def document(self) -> Document:
-        """The document of a native message. Raises `ClientError` for another format or an absent body."""
-        if self._document is None:
-            if self.format != "jws" or self.body is None:
-                raise ClientError(f"message {self.id} is {self.format}; get its bytes with `fetch`")
-            self._document = open_jws(self.body)[1]
-        return self._document
-
-
-def _sent(members: dict[str, Any]) -> Sent:
-    return Sent(
-        members["id"],
-        msgspec.convert(members["receipt"], Receipt),
-        members["state"] == "duplicate",
-        tuple(members.get("unreachable", ())),
-    )
-
-
-def _entry(members: dict[str, Any]) -> Entry:
-    jws = members.get("jws")
-    receipt = members.get("receipt")
-    return Entry(
-        members["seq"],
-        members["lane"],
-        members["id"],
-        members["from"],
-        members["sender_id"],
-        tuple(members["to"]),
-        members["format"],
-        members["sha256"],
-        members["size"],
-        members["accepted_at"],
-        jws.encode("ascii") if jws is not None else None,
-        msgspec.convert(receipt, Receipt) if receipt is not None else None,
-    )
 
 
 def describe_file(path: Path, media_type: str = "application/octet-stream", name: str | None = None) -> Attachment:
@@ -157,9 +85,18 @@ class HubClient:
 
     def sign(self, document: Document) -> bytes:
         """The document as the message that `send` would send."""
+        return seal(document, self._require_signer())
+
+    def sign_together(self, documents: Sequence[Document]) -> Manifest:
+        """Documents under one signature, as `send_together` would send them."""
+        if not 1 <= len(documents) <= MAX_DOCUMENTS:
+            raise ClientError(f"1 to {MAX_DOCUMENTS} documents can be signed together, not {len(documents)}")
+        return seal_documents(documents, self._require_signer())
+
+    def _require_signer(self) -> Signer:
         if self._signer is None:
             raise ClientError("to sign, make the client with the private key: HubClient(url, token, key=...)")
-        return seal(document, self._signer)
+        return self._signer
 
     async def send(self, document: Document) -> Sent:
         """Sign a document and submit it. Attachments must have been uploaded. Raises `Problem`."""
@@ -171,22 +108,29 @@ class HubClient:
         _, body = await self._transport.request(
             "POST", "/v1/messages", data=lambda: _in_pieces(message), headers=headers
         )
-        return _sent(orjson.loads(body))
+        return read_sent(orjson.loads(body))
 
     async def submit_many(self, messages: Sequence[bytes]) -> list[Sent | Problem]:
         """Submit many JWS in one request; the outcomes stand in their order, refusals as `Problem`."""
-        body = b"\n".join(messages)
-        headers = {"Content-Type": "application/x-ndjson"}
+        return await self._submit_all(b"\n".join(messages), "application/x-ndjson")
+
+    async def send_together(self, documents: Sequence[Document]) -> list[Sent | Problem]:
+        """Sign up to 1,000 documents with one signature and submit them; each can still be proven alone.
+
+        The outcomes stand in their order. Raises `Problem` when all of them are refused together.
+        """
+        return await self.submit_manifest(self.sign_together(documents))
+
+    async def submit_manifest(self, manifest: Manifest) -> list[Sent | Problem]:
+        """Submit documents that were signed together. Outcomes and `Problem` as of `send_together`."""
+        return await self._submit_all(manifest.to_body(), MANIFEST_MEDIA_TYPE)
+
+    async def _submit_all(self, body: bytes, media_type: str) -> list[Sent | Problem]:
+        headers = {"Content-Type": media_type}
         _, answer = await self._transport.request(
             "POST", "/v1/messages", data=lambda: _in_pieces(body), headers=headers
         )
-        outcomes: list[Sent | Problem] = []
-        for line in answer.splitlines():
-            members = orjson.loads(line)
-            outcomes.append(
-                _sent(members) if members["status"] < 400 else from_members(members, members["status"])
-            )
-        return outcomes
+        return [read_outcome(orjson.loads(line)) for line in answer.splitlines()]
 
     async def upload(
         self, path: Path, media_type: str = "application/octet-stream", name: str | None = None
@@ -199,6 +143,16 @@ class HubClient:
         )
         return attachment
 
+    # -- both, on one connection -----------------------------------------------------------------
+
+    def stream(self, after: str = "0.0.0", messages: int = 1000, size: int = 8 << 20) -> Stream:
+        """A stream to this hub, to be used in an ``async with`` block.
+
+        `after`: the cursor from which on it gives mail. `messages` and `size` (bytes) bound the mail that
+        is under way to the application.
+        """
+        return Stream(self._transport, self.sign, self.sign_together, after, messages, size)
+
     # -- receiving ------------------------------------------------------------------------------
 
     async def read(self, limit: int = 100, wait: float = 0.0, after: str = "0.0.0") -> tuple[list[Entry], str]:
@@ -208,7 +162,7 @@ class HubClient:
             "GET", "/v1/mailbox", params=params, read_timeout=wait + POLL_MARGIN
         )
         page = orjson.loads(body)
-        return [_entry(members) for members in page["entries"]], page["cursor"]
+        return [read_entry(members) for members in page["entries"]], page["cursor"]
 
     async def mail(self, wait: float = 30.0, limit: int = 100) -> AsyncIterator[Entry]:
         """Entries as they come, for as long as the caller goes on; each is given once.
@@ -283,7 +237,18 @@ class HubClient:
 
     async def events(self, message: str) -> dict[str, Any]:
         """What happened to a message (the hub's id, or one's own): `Timeline` of the HTTP interface."""
-        _, body = await self._transport.request("GET", f"/v1/messages/{quote(message, safe='')}/events")
+        return await self._ask(message, "events")
+
+    async def thread(self, message: str) -> dict[str, Any]:
+        """The messages that belong together with one: `ThreadView` of the HTTP interface."""
+        return await self._ask(message, "thread")
+
+    async def document(self, message: Entry | str) -> dict[str, Any]:
+        """What a message says, converted from edXML if need be: `GivenDocument` of the HTTP interface."""
+        return await self._ask(message.id if isinstance(message, Entry) else message, "document")
+
+    async def _ask(self, message: str, what: str) -> dict[str, Any]:
+        _, body = await self._transport.request("GET", f"/v1/messages/{quote(message, safe='')}/{what}")
         members: dict[str, Any] = orjson.loads(body)
         return members
 

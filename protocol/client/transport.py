@@ -13,11 +13,15 @@ import aiohttp
 import orjson
 
 from protocol.problems import Problem, from_members
+from protocol.stream import MAX_ANSWER_BYTES, SUBPROTOCOL
 
 Answer = TypeVar("Answer")
 
 FIRST_PAUSE = 0.1
 LONGEST_PAUSE = 10.0
+STREAM_PATH = "/v1/stream"
+CLOSE_SECONDS = 3.0
+"""How long the hub has to say that it heard of a WebSocket's end."""
 
 
 async def raise_for_problem(response: aiohttp.ClientResponse) -> None:
@@ -30,10 +34,14 @@ async def raise_for_problem(response: aiohttp.ClientResponse) -> None:
     except ValueError:
         members = {}
     problem = from_members(members if isinstance(members, dict) else {}, response.status)
-    retry_after = response.headers.get("Retry-After", "")
-    if retry_after.isdigit():
-        problem.retry_after = float(retry_after)
+    problem.retry_after = _retry_after(response.headers) or problem.retry_after
     raise problem
+
+
+def _retry_after(headers: Mapping[str, str] | None) -> float | None:
+    """Seconds, where the answer says when to come again."""
+    text = (headers or {}).get("Retry-After", "")
+    return float(text) if text.isdigit() else None
 
 
 class Transport:
@@ -45,7 +53,8 @@ class Transport:
         self.url = url.rstrip("/")
         self._headers = {"Authorization": f"Bearer {token}"} if token else {}
         self._tls = tls
-        self._retry_seconds = retry_seconds
+        self.retry_seconds = retry_seconds
+        self.timeout = timeout
         # No limit on the whole: attachments take what they take. A silent peer is given up.
         self._timeout = aiohttp.ClientTimeout(total=None, sock_connect=timeout, sock_read=timeout)
         self._session: aiohttp.ClientSession | None = None
@@ -68,6 +77,38 @@ class Transport:
         if self._session is None:
             raise RuntimeError("use the client in an `async with` block")
         return self._session.request(method, self.url + path, **options)
+
+    async def websocket(self, heartbeat: float) -> Any:
+        """One attempt at a stream's WebSocket, with a ping every `heartbeat` seconds that must be answered.
+
+        Raises `Problem` when the hub refuses; aiohttp.ClientError or TimeoutError when there is no answer.
+        """
+        if self._session is None:
+            raise RuntimeError("use the client in an `async with` block")
+        try:
+            ws = await self._session.ws_connect(
+                self.url + STREAM_PATH,
+                protocols=(SUBPROTOCOL,),
+                heartbeat=heartbeat,
+                max_msg_size=MAX_ANSWER_BYTES,
+                decode_text=False,
+                timeout=aiohttp.ClientWSTimeout(ws_close=CLOSE_SECONDS),
+            )
+        except aiohttp.WSServerHandshakeError as error:
+            if 400 <= error.status < 500:
+                # The reason is in the body, which the library has thrown away: ask again without the handshake.
+                async with self.open("GET", STREAM_PATH) as response:
+                    if response.status == error.status:
+                        await raise_for_problem(response)
+            if error.status < 400:
+                raise Problem("upgrade-required", f"{self.url} answers no WebSocket handshake") from None
+            problem = from_members({}, error.status)
+            problem.retry_after = _retry_after(error.headers)
+            raise problem from None
+        if ws.protocol != SUBPROTOCOL:
+            await ws.close()
+            raise Problem("upgrade-required", f"{self.url} does not speak {SUBPROTOCOL}")
+        return ws
 
     async def request(
         self,
@@ -99,7 +140,7 @@ class Transport:
     async def retry(self, attempt: Callable[[], Awaitable[Answer]]) -> Answer:
         """Run `attempt` until it returns, fails for good, or `retry_seconds` have passed."""
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + self._retry_seconds
+        deadline = loop.time() + self.retry_seconds
         pause = FIRST_PAUSE
         while True:
             try:
