@@ -72,26 +72,29 @@ def _token_file(ctx: click.Context, parameter: click.Parameter, value: Path | No
     return value
 
 
-def token_option(command: Callable[..., Any]) -> Callable[..., Any]:
-    """--token-file, for commands that make a token."""
+def _file_option(what: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     return click.option(
-        "--token-file",
+        f"--{what}-file",
         type=click.Path(dir_okay=False, writable=True, path_type=Path),
         callback=_token_file,
-        help="Write the token into this file (only you can read it) instead of showing it.",
-    )(command)
+        help=f"Write the {what} into this file (only you can read it) instead of showing it.",
+    )
 
 
-def hand_over(token: str, whose: str, file: Path | None) -> tuple[dict[str, str], str]:
+token_option = _file_option("token")
+secret_option = _file_option("secret")
+
+
+def hand_over(token: str, whose: str, file: Path | None, what: str = "token") -> tuple[dict[str, str], str]:
     """Give a new token to whoever asked for it: members for programs, a line for people."""
     if file is None:
-        return {"token": token}, f"Token for {whose} (shown this once): {token}"
+        return {what: token}, f"{what.capitalize()} for {whose} (shown this once): {token}"
     temporary = file.with_name(f"{file.name}.{os.getpid()}.new")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "w") as target:
         target.write(token + "\n")
     temporary.rename(file)
-    return {"token_file": str(file)}, f"Token for {whose}: in {file}"
+    return {f"{what}_file": str(file)}, f"{what.capitalize()} for {whose}: in {file}"
 
 
 def printable_lines(text: str) -> str:

@@ -58,6 +58,12 @@ class RawConnection:
             body = await self._reader.readexactly(int(headers["content-length"]))
         return Answer(int(start.split()[1]), headers, body)
 
+    async def interim(self, status: int) -> None:
+        """An interim response (1xx) has come, and it is this one."""
+        async with asyncio.timeout(ANSWER_SECONDS):
+            start, *_ = (await self._reader.readuntil(b"\r\n\r\n")).split(b"\r\n")
+        assert int(start.split()[1]) == status, start
+
     async def ended(self) -> bytes:
         """What the hub still says until it closes the connection."""
         async with asyncio.timeout(ANSWER_SECONDS):
