@@ -16,8 +16,9 @@ import structlog
 
 from hub.directory.follow import Directory
 from hub.relay import events
+from hub.relay.format import Format
 from hub.store import sql
-from hub.store.pool import read_route
+from hub.store.routes import Routes
 from protocol.evidence import Receipt, timestamp
 from protocol.problems import Problem
 
@@ -53,8 +54,9 @@ class Timeline:
 class History:
     """Reads what happened from the store."""
 
-    def __init__(self, pool: asyncpg.Pool[Any], directory: Directory) -> None:
+    def __init__(self, pool: asyncpg.Pool[Any], directory: Directory, routes: Routes) -> None:
         self._pool = pool
+        self._routes = routes
         self._directory = directory
 
     async def message(self, message: UUID) -> asyncpg.Record | None:
@@ -79,13 +81,14 @@ class History:
             raise Problem("internal", "the proof of this event cannot be produced; the operator has been told")
         return found
 
-    async def timeline(self, row: asyncpg.Record) -> Timeline:
-        """Everything known of a message."""
+    async def timeline(self, row: asyncpg.Record, *, proofs: bool = True) -> Timeline:
+        """Everything known of a message; without `proofs` deliveries have no receipts, which cost the most."""
+        # Before a connection is held: it may take one of its own, and all may be held by others that wait so.
+        route = await self._routes.get(row["route"])
         async with self._pool.acquire() as connection:
             batch = await connection.fetchrow(SQL.batch, row["batch"])
             accepted = self._checked(row["event"], row["leaf"], batch, row["id"])
             assert batch is not None
-            route = read_route(row["route"])
             seq = batch["seq_base"] + row["leaf"]
             endpoints, lane = list(route), row["lane"]
             positions = {
@@ -94,7 +97,7 @@ class History:
             }
             runs = {run["endpoint"]: run for run in await connection.fetch(SQL.progress, endpoints, seq, lane)}
             batches: dict[UUID, asyncpg.Record | None] = {}
-            for run in runs.values():
+            for run in runs.values() if proofs else ():
                 if run["batch"] not in batches:
                     batches[run["batch"]] = await connection.fetchrow(SQL.batch, run["batch"])
         deliveries = []
@@ -107,6 +110,9 @@ class History:
                 deliveries.append(Delivery(name, codes, "handed_over" if handed else "waiting"))
                 continue
             kind = events.ENDED_KINDS[run["kind"]]
+            if not proofs:
+                deliveries.append(Delivery(name, codes, kind.value, run["at"], run["reason"]))
+                continue
             text = events.ended(
                 kind,
                 timestamp(run["at"]),
@@ -122,14 +128,21 @@ class History:
             deliveries.append(Delivery(name, codes, kind.value, run["at"], run["reason"], receipt))
         return Timeline(row, accepted, deliveries)
 
+    async def package_signatures(self, message: asyncpg.Record) -> list[asyncpg.Record]:
+        """What was found of an edXML message's package signatures when it came, in their order."""
+        if message["format"] != Format.EDXML:
+            return []
+        rows: list[asyncpg.Record] = await self._pool.fetch(SQL.package_signatures, message["id"])
+        return rows
+
     async def open_deliveries(self, message: UUID) -> tuple[int, list[int]]:
         """A message's sequence, and the endpoints at which its delivery has not ended."""
+        row = await self.message(message)
+        assert row is not None
+        endpoints = list(await self._routes.get(row["route"]))
         async with self._pool.acquire() as connection:
-            row = await connection.fetchrow(SQL.message, message)
-            assert row is not None
             batch = await connection.fetchrow(SQL.batch, row["batch"])
             assert batch is not None
             seq = batch["seq_base"] + row["leaf"]
-            endpoints = list(read_route(row["route"]))
             positions = await connection.fetch(SQL.mailbox_positions, endpoints, seq, row["lane"])
         return seq, [row["endpoint"] for row in positions if seq > row["floor"] and not row["done"]]
