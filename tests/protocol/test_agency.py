@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from protocol.agency import MAX_CODE_LENGTH, is_code, parent
+from protocol.agency import MAX_CODE_LENGTH, is_code, is_qcvn_102, is_qd_20, parent
 
 
 @pytest.mark.parametrize(
@@ -33,6 +33,26 @@ from protocol.agency import MAX_CODE_LENGTH, is_code, parent
 )
 def test_parents(code: str, above: str | None) -> None:
     assert parent(code) == above
+
+
+@pytest.mark.parametrize(
+    ("code", "form"),
+    [
+        ("000.00.31.H63", "qcvn 102"),
+        ("005.21.31.G22", "qcvn 102"),
+        ("H63", "qd 20"),
+        ("H63.31.02", "qd 20"),
+        ("H37.DN.001", "qd 20"),
+        ("28.22.H17", ""),
+        ("vxp.saas.03", ""),
+        ("000.00.31.H63\n", ""),
+        ("H63.31\n", ""),
+        ("h63.31", ""),
+        ("", ""),
+    ],
+)
+def test_forms(code: str, form: str) -> None:
+    assert (is_qcvn_102(code), is_qd_20(code)) == (form == "qcvn 102", form == "qd 20")
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 import subprocess
 import sys
 import threading
@@ -240,6 +241,48 @@ def test_what_cannot_be_read_is_refused() -> None:
     for data in (b"", GOOD[:-5], b"<!DOCTYPE edXML>" + GOOD, GOOD.replace(b"Y", b"\0", 1)):
         with pytest.raises(Problem):
             verify(data)
+
+
+@pytest.mark.parametrize("own", [b"", b"<ds:Signature xmlns:ds='http://www.w3.org/2000/09/xmldsig#'/>"])
+def test_many_frames_are_not_counted(own: bytes) -> None:
+    """Counted, 40,000 of them took minutes (docs/adr/0035)."""
+    (signature,) = re.findall(rb"<ds:Signature .*?</ds:Signature>", GOOD, re.DOTALL)
+    end = b"</edXML:edXMLEnvelope>"
+    header = b"<edXML:edXMLHeader>%b</edXML:edXMLHeader>"
+    many = header % own * 40_000 + header % signature
+    results = verify(GOOD.replace(signature, b"").replace(end, many + end))
+    assert [result.verdict for result in results][-1] is Verdict.UNSUPPORTED
+    assert len(results) == (40_001 if own else 1)
+
+
+def test_what_costs_the_square_of_its_number_is_not_canonicalized() -> None:
+    end = b"</edXML:edXMLHeader>"
+
+    def reason(markup: bytes, number: int) -> str:
+        return one(signed(UNSIGNED.replace(end, markup % number + end))).reason
+
+    def declared(count: int) -> bytes:  # half of them above the other half
+        first, second = (
+            b" ".join(b'xmlns:n%d="urn:%d"' % (number, number) for number in numbers)
+            for numbers in (range(count // 2), range(count // 2, count))
+        )
+        return b"<X %b><y %b/></X><z n='%%d'/>" % (first, second)
+
+    outside = 2  # the root's own, and the header's
+    assert reason(declared(xmldsig.MAX_NAMESPACES - outside), 1) == ""
+    assert "namespaces" in reason(declared(xmldsig.MAX_NAMESPACES + 1), 1)
+    many = b" ".join(b'a%d="%d"' % (number, number) for number in range(xmldsig.MAX_ATTRIBUTES - 1))
+    assert reason(b"<X %b b='%%d'/>" % many, 1) == ""
+    assert "attributes" in reason(b"<X %b b='%%d' c=''/>" % many, 1)
+    exclusive = signed(c14n="http://www.w3.org/2001/10/xml-exc-c14n#")
+    prefixes = " ".join(f"p{number}" for number in range(xmldsig.MAX_NAMESPACES + 1)).encode()
+    listing = b"<ec:InclusiveNamespaces xmlns:ec='http://www.w3.org/2001/10/xml-exc-c14n#' PrefixList='%b'/>"
+    listing %= prefixes
+    for tag in (b"CanonicalizationMethod", b"Transform"):
+        place = rb'(<ds:%b Algorithm="http://www.w3.org/2001/10/xml-exc-c14n#")/>' % tag
+        found, count = re.subn(place, rb"\1>%b</ds:%b>" % (listing, tag), exclusive)
+        assert count == 1
+        assert "prefixes" in one(found).reason
 
 
 # -- policy -----------------------------------------------------------------------------------------

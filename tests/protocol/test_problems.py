@@ -132,3 +132,14 @@ json_values = st.recursive(
 )
 def test_any_object_of_a_peer_becomes_a_problem(members: dict[str, object]) -> None:
     assert from_members(members, 500).code in CATALOGUE
+
+
+@pytest.mark.parametrize(
+    ("told", "understood"),
+    [(2, 2), (0.5, 0.5), (0, 0), (-1, None), ("2", None), (True, None), (None, None), (float("inf"), None)],
+)
+def test_when_to_come_again_may_stand_in_the_problem_itself(told: object, understood: float | None) -> None:
+    """In the answer to a batch, and on a stream, no header can say it."""
+    problem = from_members({"code": "overloaded", "retry_after": told})
+    assert problem.retry_after == understood
+    assert "retry_after" not in problem.extra

@@ -1,18 +1,12 @@
-"""The stream's sessions: what may come next, credit, numbers; two ends that are never of two minds."""
+"""The stream's sessions: what may come next, numbers, credit."""
 
 from __future__ import annotations
 
-from collections import deque
 from typing import Any
 
-import msgspec
 import orjson
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from protocol.problems import Problem
 from protocol.stream import (
     CLOSE_POLICY,
     CLOSE_PROTOCOL,
@@ -23,12 +17,9 @@ from protocol.stream import (
     Acked,
     Answer,
     Answers,
-    Bye,
     Credit,
-    Drain,
     Failure,
     Frame,
-    Hello,
     Mail,
     Refusal,
     Role,
@@ -36,66 +27,9 @@ from protocol.stream import (
     State,
     StreamError,
     Submit,
-    Welcome,
     body_size,
 )
-
-PROBLEM = Problem("overloaded", "gửi lại sau ít phút")
-OTHER = {Role.CLIENT: Role.HUB, Role.HUB: Role.CLIENT}
-SENDS: dict[Role, tuple[type[Frame], ...]] = {
-    Role.CLIENT: (Hello, Submit, Ack, Credit, Bye),
-    Role.HUB: (Welcome, Answers, Mail, Acked, Failure, Credit, Drain),
-}
-
-
-def write(frame: Frame) -> bytes:
-    return msgspec.json.encode(frame)
-
-
-def entry(seq: int, body: str = "eyJ") -> dict[str, Any]:
-    return {"seq": seq, "lane": "normal", "jws": body}
-
-
-def open_session(
-    role: Role, *, submissions: tuple[int, int] = (10, 1000), mail: tuple[int, int] = (5, 500)
-) -> Session:
-    """One end of a connection that is open, with credit both ways."""
-    session = Session(role)
-    hello, welcome = Hello(*mail), Welcome("trục Yên Bái", *submissions, heartbeat=30)
-    for frame in (hello, welcome):
-        if type(frame) in SENDS[role]:
-            session.send(frame)
-        else:
-            session.receive(write(frame))
-    return session
-
-
-def in_state(role: Role, state: State) -> tuple[Session, dict[type[Frame], Frame]]:
-    """One end in a state, a submission and an acknowledgement unanswered; and a fitting frame of each kind."""
-    session = open_session(role)
-    for frame in (Submit(1, messages=("a",)), Ack(2, entries=(7,))):
-        if role is Role.CLIENT:
-            session.send(frame)
-        else:
-            session.receive(write(frame))
-    session.state = state
-    fitting = (
-        Hello(1, 1),
-        Submit(3, messages=("a",)),
-        Ack(3, up_to="0.0.7"),
-        Credit(1, 1),
-        Bye(),
-        Welcome("trục Yên Bái", 1, 1, 30),
-        Answers((Answer(1, ({"status": 202},)),), 1, 1),
-        Mail((entry(9),), "0.0.9"),
-        Acked(2, 1),
-        Failure(PROBLEM.members(), 1),
-        Drain(5),
-    )
-    return session, {type(frame): frame for frame in fitting}
-
-
-# -- the table --------------------------------------------------------------------------------------
+from tests.support.sessions import OTHER, PROBLEM, SENDS, entry, in_state, open_session, write
 
 
 def test_the_table_speaks_of_every_state_and_only_of_frames_that_the_end_may_send() -> None:
@@ -154,7 +88,7 @@ def test_a_problem_without_a_number_ends_the_connection(state: State) -> None:
     assert hub.state is client.state is State.CLOSED
 
 
-# -- frames -----------------------------------------------------------------------------------------
+# -- frames ------------------------------------------------------------------------------------------
 
 
 def test_frames_that_the_hub_writes_by_hand_are_read_like_the_others() -> None:
@@ -240,7 +174,7 @@ def test_a_long_name_of_a_frame_is_not_said_back_whole() -> None:
     assert len(str(refused.value)) == 500
 
 
-# -- numbers ----------------------------------------------------------------------------------------
+# -- numbers -----------------------------------------------------------------------------------------
 
 
 def test_submissions_and_acknowledgements_are_numbered_together_without_gaps() -> None:
@@ -307,7 +241,7 @@ def test_one_answer_may_cover_many_acknowledgements() -> None:
     assert client.unanswered == 0
 
 
-# -- credit -----------------------------------------------------------------------------------------
+# -- credit ------------------------------------------------------------------------------------------
 
 
 def both(**credit: tuple[int, int]) -> tuple[Session, Session]:
@@ -387,200 +321,3 @@ def test_what_an_entry_weighs_is_its_message() -> None:
     assert body_size({"jws": "abc"}) == body_size({"entry": "abc"}) == 3
     assert body_size({"receipt": {"event": "dài"}}) == 0
     assert body_size({"jws": 7, "entry": ["x"]}) == 0
-
-
-# -- two ends ---------------------------------------------------------------------------------------
-
-
-class Wire(RuleBasedStateMachine):
-    """Two sessions wired back to back: whatever one may send, the other takes, however late it comes."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.client, self.hub = Session(Role.CLIENT), Session(Role.HUB)
-        self.to_hub: deque[bytes] = deque()
-        self.to_client: deque[bytes] = deque()
-        self.unanswered: deque[tuple[int, int, int]] = deque()
-        """Submissions that the hub has: number, messages, bytes."""
-        self.unacked: deque[int] = deque()
-        self.seq = 0
-
-    def say(self, frame: Frame) -> None:
-        self.to_hub.append(self.client.send(frame))
-
-    @precondition(lambda self: self.client.state is State.OPENING)
-    @rule(messages=st.integers(0, 4), size=st.integers(0, 40))
-    def hello(self, messages: int, size: int) -> None:
-        self.say(Hello(messages, size))
-
-    @precondition(lambda self: self.hub.state is State.GREETING)
-    @rule(messages=st.integers(0, 6), size=st.integers(0, 60))
-    def welcome(self, messages: int, size: int) -> None:
-        self.to_client.append(self.hub.send(Welcome("trục", messages, size, 30)))
-
-    @precondition(lambda self: self.client.may_submit)
-    @rule(sizes=st.lists(st.integers(0, 30), min_size=1, max_size=3), together=st.booleans())
-    def submit(self, sizes: list[int], together: bool) -> None:
-        texts = tuple("x" * size for size in sizes[: self.client.submit_messages])
-        n = self.client.next_number
-        self.say(Submit(n, manifest="m", documents=texts) if together else Submit(n, messages=texts))
-
-    @precondition(lambda self: self.client.state in (State.OPEN, State.DRAINING))
-    @rule()
-    def acknowledge(self) -> None:
-        self.say(Ack(self.client.next_number, up_to="0.0.1"))
-
-    @precondition(lambda self: self.client.state in (State.OPEN, State.DRAINING))
-    @rule(messages=st.integers(0, 3), size=st.integers(0, 30))
-    def grant_mail(self, messages: int, size: int) -> None:
-        self.say(Credit(messages, size))
-
-    @precondition(lambda self: self.client.state in (State.OPEN, State.DRAINING))
-    @rule()
-    def bye(self) -> None:
-        self.say(Bye())
-
-    @precondition(lambda self: self.hub.state in (State.OPEN, State.DRAINING))
-    @rule(messages=st.integers(0, 3), size=st.integers(0, 30))
-    def grant_submissions(self, messages: int, size: int) -> None:
-        self.to_client.append(self.hub.send(Credit(messages, size)))
-
-    @precondition(lambda self: self.unanswered and self.hub.state is not State.CLOSED)
-    @rule(data=st.data())
-    def answer(self, data: st.DataObject) -> None:
-        count = data.draw(st.integers(1, len(self.unanswered)))
-        taken = [self.unanswered.popleft() for _ in range(count)]
-        answered = [(n, [b'{"status":202}'] * messages) for n, messages, _ in reversed(taken)]
-        self.to_client.append(
-            self.hub.answers(answered, sum(item[1] for item in taken), sum(item[2] for item in taken))
-        )
-
-    @precondition(lambda self: self.unanswered and self.hub.state is not State.CLOSED)
-    @rule()
-    def refuse(self) -> None:
-        n, messages, size = self.unanswered.popleft()
-        self.to_client.append(self.hub.failure(PROBLEM.to_json(), n, messages, size))
-
-    @precondition(lambda self: self.unacked and self.hub.state is not State.CLOSED)
-    @rule(data=st.data())
-    def ack(self, data: st.DataObject) -> None:
-        last = data.draw(st.sampled_from(self.unacked))
-        while self.unacked and self.unacked[0] <= last:
-            self.unacked.popleft()
-        self.to_client.append(self.hub.send(Acked(last)))
-
-    @precondition(lambda self: self.hub.may_push)
-    @rule(sizes=st.lists(st.integers(0, 30), min_size=1, max_size=3))
-    def push(self, sizes: list[int]) -> None:
-        entries = []
-        for size in sizes[: self.hub.mail_messages]:
-            self.seq += 1
-            entries.append(orjson.dumps(entry(self.seq, "x" * size)))
-        size = sum(sizes[: self.hub.mail_messages])
-        self.to_client.append(self.hub.mail(entries, size, f"0.0.{self.seq}", False))
-
-    @precondition(lambda self: self.hub.state is State.OPEN)
-    @rule()
-    def drain(self) -> None:
-        self.to_client.append(self.hub.send(Drain(5)))
-
-    @precondition(lambda self: self.hub.state is not State.CLOSED)
-    @rule(really=st.integers(0, 9))
-    def give_up(self, really: int) -> None:
-        if not really:
-            self.to_client.append(self.hub.failure(PROBLEM.to_json()))
-
-    @rule()
-    def nothing_happens(self) -> None:
-        """Both may have ended."""
-
-    @precondition(lambda self: self.to_hub)
-    @rule()
-    def hear_client(self) -> None:
-        data = self.to_hub.popleft()
-        if self.hub.state is State.CLOSED:
-            return  # it has gone
-        frame = self.hub.receive(data)
-        if isinstance(frame, Submit):
-            self.unanswered.append((frame.n, frame.count, frame.size))
-        elif isinstance(frame, Ack):
-            self.unacked.append(frame.n)
-
-    @precondition(lambda self: self.to_client)
-    @rule()
-    def hear_hub(self) -> None:
-        self.client.receive(self.to_client.popleft())
-
-    @invariant()
-    def neither_promises_more_than_the_other_allows(self) -> None:
-        if self.hub.state is not State.CLOSED:
-            assert self.hub.mail_messages >= 0 and self.client.submit_messages >= 0
-            assert self.client.submit_messages <= self.hub.submit_messages + sum(
-                frame.count for frame in self.under_way(Submit)
-            )
-
-    def under_way(self, kind: type[Any]) -> list[Any]:
-        decode = msgspec.json.Decoder(Hello | Submit | Ack | Credit | Bye).decode
-        return [frame for frame in map(decode, self.to_hub) if isinstance(frame, kind)]
-
-    @invariant()
-    def when_all_was_heard_both_know_the_same(self) -> None:
-        if self.to_hub or self.to_client or self.hub.state is State.CLOSED:
-            return
-        for name in ("state", "submit_messages", "submit_bytes", "mail_messages", "mail_bytes", "unanswered"):
-            assert getattr(self.client, name) == getattr(self.hub, name), name
-        assert self.client.next_number == self.hub.next_number
-
-
-Wire.TestCase.settings = settings(max_examples=150, stateful_step_count=60, deadline=None)
-TestWire = Wire.TestCase
-
-
-# -- hostile ends -----------------------------------------------------------------------------------
-
-KINDS = [kind for kinds in SENDS.values() for kind in kinds]
-NAMES = {field.encode_name for kind in (*KINDS, Answer, Refusal) for field in msgspec.structs.fields(kind)}
-WORDS = st.sampled_from(
-    [
-        *sorted({str(kind.__struct_config__.tag) for kind in KINDS} | NAMES),
-        *("type", "jws", "entry", "receipt", "0.0.0", "1.2.3", "tiếng Việt"),
-    ]
-)
-VALUES = st.recursive(
-    st.none() | st.booleans() | st.integers(-3, 1 << 70) | st.floats() | WORDS | st.text(max_size=5),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(WORDS, inner, max_size=5),
-    max_leaves=12,
-)
-
-
-def nearly(kind: type[Frame]) -> st.SearchStrategy[bytes]:
-    """What looks like a frame of a kind, and may be one."""
-    fields = {field.encode_name: VALUES for field in msgspec.structs.fields(kind)}
-    tag = st.just(kind.__struct_config__.tag)
-    return st.fixed_dictionaries({"type": tag}, optional=fields).map(lambda members: msgspec.json.encode(members))
-
-
-FRAMES = st.one_of([nearly(kind) for kind in KINDS])
-
-
-@settings(max_examples=400, deadline=None)
-@given(
-    st.sampled_from(Role),
-    st.sampled_from(State),
-    st.lists(FRAMES | st.binary(max_size=40) | VALUES.map(msgspec.json.encode), max_size=6),
-)
-def test_whatever_comes_is_a_frame_or_a_stream_error(role: Role, state: State, came: list[bytes]) -> None:
-    session = in_state(role, state)[0]
-    for data in came:
-        try:
-            frame = session.receive(data)
-        except StreamError as error:
-            assert error.code in (CLOSE_PROTOCOL, CLOSE_POLICY)
-            return
-        assert type(frame) in SENDS[OTHER[role]]
-
-
-@pytest.mark.parametrize("data", [b"[" * 100_000, b'{"type":"bye","x":' + b"[" * 100_000, b'{"a":' * 100_000])
-def test_what_nests_without_end_is_refused(data: bytes) -> None:
-    with pytest.raises(StreamError):
-        open_session(Role.HUB).receive(data)
