@@ -4,6 +4,7 @@
 `morning`   what they write between 7:30 and 11:30, and how the recipients answer
 `papers`    the bytes of it: PDF attachments, edXML messages
 `node`      a data directory of the demo's own, and the hub that runs in it
+`nation`    the second act: a hub of the nation's, linked with the province's; `axis` a system connected to it
 `run`       plays the morning through `protocol.client` and checks that everything adds up
 `show`      what the spectator sees
 

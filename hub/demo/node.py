@@ -36,6 +36,9 @@ class Place:
     def __init__(self, root: Path, keep: bool) -> None:
         self.root = root
         self.hub_dir = root.resolve() / "hub"
+        self.hub_dirs = (self.hub_dir, root.resolve() / "nation")
+        """Of the province's hub and of the nation's."""
+        self._pids: list[int] = []
         self._keep = keep
         self._mark = -1
 
@@ -57,7 +60,8 @@ class Place:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        EmbeddedPostgres(self.hub_dir).stop()
+        for hub_dir in self.hub_dirs:
+            EmbeddedPostgres(hub_dir).stop()
         if not self._keep:
             self._remove()
         os.close(self._mark)
@@ -73,15 +77,17 @@ class Place:
             raise DemoError(f"a demo is running in {self.root}; choose another --data-dir") from None
 
     def note(self, pid: int) -> None:
-        """Remember the hub's process id in the mark."""
-        os.pwrite(self._mark, f"{pid}\n".encode(), 0)
+        """Remember a hub's process id in the mark."""
+        self._pids.append(pid)
+        os.pwrite(self._mark, "".join(f"{known}\n" for known in self._pids).encode(), 0)
 
     def _end_leftovers(self) -> None:
-        """End the hub of a demo that was killed, if it still runs."""
-        noted = os.pread(self._mark, 32, 0).decode().strip()
-        if noted.isdecimal() and Path("/proc/self/cmdline").exists():
-            self._end(int(noted))
-        EmbeddedPostgres(self.hub_dir).stop()
+        """End the hubs of a demo that was killed, if they still run."""
+        for noted in os.pread(self._mark, 64, 0).decode().split():
+            if noted.isdecimal() and Path("/proc/self/cmdline").exists():
+                self._end(int(noted))
+        for hub_dir in self.hub_dirs:
+            EmbeddedPostgres(hub_dir).stop()
 
     def _end(self, pid: int) -> None:
         try:
@@ -90,7 +96,8 @@ class Place:
             return
         try:
             # The id may belong to somebody else by now: only what serves this very directory is ended.
-            if os.fsencode(self.hub_dir) not in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0"):
+            words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+            if not any(os.fsencode(hub_dir) in words for hub_dir in self.hub_dirs):
                 return
             signal.pidfd_send_signal(process, signal.SIGTERM)
             if not select.select([process], [], [], STOP_SECONDS)[0]:
@@ -107,16 +114,18 @@ class Place:
 class Node:
     """``lienthong serve`` as a child process, in an ``async with`` block."""
 
-    def __init__(self, place: Place, workers: int) -> None:
+    def __init__(self, place: Place, workers: int, hub_dir: Path, name: str) -> None:
         self.url = ""
+        self.hub_dir = hub_dir
+        self._name = name
         self._place = place
         self._workers = workers
-        self._log = place.root / "hub.log"
+        self._log = place.root / f"{hub_dir.name}.log"
         self._process: asyncio.subprocess.Process | None = None
 
     @property
     def database_url(self) -> str:
-        return EmbeddedPostgres(self._place.hub_dir).url
+        return EmbeddedPostgres(self.hub_dir).url
 
     async def __aenter__(self) -> Self:
         # Whatever the environment says of other hubs is not for this one.
@@ -124,8 +133,8 @@ class Node:
         with self._log.open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
                 sys.executable,
-                *("-m", "hub", "serve", "--data-dir", str(self._place.hub_dir), "--port", "0"),
-                *("--workers", str(self._workers), "--name", "Trục liên thông văn bản tỉnh Yên Bái"),
+                *("-m", "hub", "serve", "--data-dir", str(self.hub_dir), "--port", "0"),
+                *("--workers", str(self._workers), "--name", self._name),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=log,

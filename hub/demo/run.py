@@ -1,4 +1,5 @@
-"""The demo from beginning to end: a hub, its agencies, a morning, three bad submissions, the reckoning."""
+"""The demo from beginning to end: a hub, its agencies, a morning, three bad submissions, the reckoning, and then
+a second hub above the first."""
 
 from __future__ import annotations
 
@@ -16,6 +17,7 @@ from hub.cli.output import local_time
 from hub.demo.agencies import AGENCIES, BY_CODE, GOVERNMENT_OFFICE, PROVINCE, THIRTY, Party, register
 from hub.demo.ledger import ENDINGS, EXAMPLE, Audit, Ledger, audit
 from hub.demo.morning import DARK, papers
+from hub.demo.nation import play as play_nation
 from hub.demo.node import DemoError, Node, Place
 from hub.demo.play import Play
 from hub.demo.show import Show
@@ -53,8 +55,21 @@ async def run(options: Options, show: Show) -> dict[str, Any]:
     show.say("It starts now; the first time takes a few seconds.")
     try:
         with Place(options.data_dir, options.keep) as place:
-            async with Node(place, options.workers) as node:
-                return await _with_hub(node, place, options, show)
+            async with contextlib.AsyncExitStack() as stack:
+                # One after the other: the nation's hub is not needed before the morning is over.
+                node = Node(place, options.workers, place.hub_dirs[0], "Trục liên thông văn bản tỉnh Yên Bái")
+                await stack.enter_async_context(node)
+                nation = Node(place, 1, place.hub_dirs[1], "Trục liên thông văn bản quốc gia")
+                starting = asyncio.create_task(nation.__aenter__())
+                try:
+                    parties, summary = await _with_hub(node, place, options, show)
+                finally:
+                    with contextlib.suppress(DemoError):
+                        await starting
+                        stack.push_async_exit(nation)
+                starting.result()
+                second = await play_nation(nation, node, parties, place.root / "outbox", show, _known)
+                return _end(summary | {"nation": second}, options, show)
     except BaseExceptionGroup as group:
         raise _first(group) from None
 
@@ -65,7 +80,10 @@ def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
     return _first(first) if isinstance(first, BaseExceptionGroup) else first
 
 
-async def _with_hub(node: Node, place: Place, options: Options, show: Show) -> dict[str, Any]:
+async def _with_hub(
+    node: Node, place: Place, options: Options, show: Show
+) -> tuple[dict[str, Party], dict[str, Any]]:
+    """Play the morning. Everybody who is connected, and the morning's figures."""
     show.say(f"The hub answers at {node.url}: {options.workers} processes, data in {place.root / 'hub'}.")
     connection = await connect(node.database_url, "demo")
     try:
@@ -95,7 +113,7 @@ async def _with_hub(node: Node, place: Place, options: Options, show: Show) -> d
         show.heading("What became of everything")
         result = await audit(play.ledger, clients, hub_keys.get)
         result.wrong += await _still_waiting(node.url)
-        return _conclude(play.ledger, result, options, show)
+        return parties, _conclude(play.ledger, result, show)
 
 
 async def _known(url: str, token: str) -> None:
@@ -185,7 +203,7 @@ async def _bad_submissions(
 # -- the reckoning --------------------------------------------------------------------------------
 
 
-def _conclude(ledger: Ledger, result: Audit, options: Options, show: Show) -> dict[str, Any]:
+def _conclude(ledger: Ledger, result: Audit, show: Show) -> dict[str, Any]:
     rows = _rows(ledger, result)
     show.table(("Endpoint", "sent", "received", *ENDINGS), [(name, *figures) for name, figures in rows])
     show.heading("Receipts, each verified offline with the hub's public key alone")
@@ -210,9 +228,6 @@ def _conclude(ledger: Ledger, result: Audit, options: Options, show: Show) -> di
         f"{deliveries} deliveries = {ended['acknowledged']} acknowledged + {ended['refused']} refused + "
         f"{ended['expired']} expired. Nothing was lost, nothing came twice, nothing waits."
     )
-    if options.keep:
-        show.say(f"The hub's data is kept. Look around: lienthong serve --data-dir {options.data_dir / 'hub'}")
-    show.say("Next: README.md shows how to send and receive a first document by hand.")
     return {
         "messages": len(ledger.sent),
         "deliveries": deliveries,
@@ -223,6 +238,13 @@ def _conclude(ledger: Ledger, result: Audit, options: Options, show: Show) -> di
             name: dict(zip(("sent", "received", *ENDINGS), figures, strict=True)) for name, figures in rows
         },
     }
+
+
+def _end(summary: dict[str, Any], options: Options, show: Show) -> dict[str, Any]:
+    if options.keep:
+        show.say(f"The hubs' data is kept. Look around: lienthong serve --data-dir {options.data_dir / 'hub'}")
+    show.say("Next: README.md shows how to send and receive a first document by hand.")
+    return summary
 
 
 def _rows(ledger: Ledger, result: Audit) -> list[tuple[str, tuple[int, ...]]]:

@@ -115,6 +115,11 @@ async def test_the_demo_relays_its_morning_even_after_one_that_was_killed(folder
         "422 recipient-unknown",
         "Everything adds up: 155 messages, 334 deliveries",
         "334 deliveries = 332 acknowledged + 1 refused + 1 expired",
+        "xã Đại Sơn reads it from the province's hub, byte for byte as it was sent",
+        "Văn phòng Chính phủ has all 3 states, in edXML",
+        "xã Đại Sơn reads on 16/BC-UBND: 03 Đã tiếp nhận",
+        "xã Đại Sơn is told so: “truc-quoc-gia: code 18",
+        "Both hubs add up: 6 messages crossed the link, each once; 1 was refused",
     ):
         assert telling in written, telling
     assert "\x1b" not in written, "no escape sequences where there is no terminal"
@@ -154,6 +159,14 @@ async def test_json_and_keep(folder: Path) -> None:
     assert "Three submissions that the hub must not take" in told.decode()
     assert (place / MARK).exists()
     assert (place / "hub" / "hub-key.pem").exists()
+    assert (place / "nation" / "hub-key.pem").exists()
+    assert summary["nation"] == {
+        "crossed": 6,
+        "hubs": {
+            "the province's hub": {"accepted": 7, "acknowledged": 6, "refused": 1},
+            "the nation's hub": {"accepted": 6, "acknowledged": 6},
+        },
+    }
 
 
 def test_a_directory_that_the_demo_did_not_make_is_left_alone(folder: Path) -> None:

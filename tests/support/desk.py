@@ -18,7 +18,7 @@ from hub.config import make
 from hub.directory import change
 from hub.evidence.keys import make_hub_key
 from hub.store.embedded import EmbeddedPostgres
-from hub.worker import listen
+from hub.listener import listen
 from protocol.evidence import read_receipt, verify_receipt
 from protocol.problems import CATALOGUE, MEDIA_TYPE
 from protocol.signature import from_jwk
@@ -134,7 +134,7 @@ async def open_desk(cluster: EmbeddedPostgres, data_dir: Path, **settings: objec
         await hub.start()
         stack.push_async_callback(hub.stop)
         listener = listen("127.0.0.1", 0)
-        await hub.serve(listener, None)
+        hub.serve(listener, None)
         connection = await asyncpg.connect(url)
         stack.push_async_callback(connection.close)
         http = await stack.enter_async_context(aiohttp.ClientSession())

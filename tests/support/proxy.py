@@ -22,6 +22,10 @@ class Proxy:
         self.connections = 0
         self.answered = 0
         """Bytes of answers passed on."""
+        self.held = 0
+        """Bytes of answers that came after `hold`."""
+        self.refused = 0
+        """Connections that were not passed on."""
         self.asked = bytearray()
         """What clients have sent, all connections together."""
         self._cut_after = cut_after
@@ -34,8 +38,7 @@ class Proxy:
     @contextlib.asynccontextmanager
     async def before_hub(self, url: str) -> AsyncIterator[str]:
         """Stand before the hub at `url`; gives the address to use in its place."""
-        parts = urlsplit(url)
-        self._open = lambda: asyncio.open_connection(parts.hostname, parts.port)
+        self.pass_to(url)
         async with self._serve(await asyncio.start_server(self._accept, "127.0.0.1", 0)) as server:
             yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
 
@@ -56,8 +59,14 @@ class Proxy:
             await self.cut()
             await server.wait_closed()
 
+    def pass_to(self, url: str) -> None:
+        """Pass new connections on to the hub at `url`; those that there are stay where they are."""
+        parts = urlsplit(url)
+        self._open = lambda: asyncio.open_connection(parts.hostname, parts.port)
+
     def hold(self) -> None:
         """Pass requests on from now on, but no answers."""
+        self.held = 0
         self._flowing.clear()
 
     async def refuse(self) -> None:
@@ -84,6 +93,7 @@ class Proxy:
         self.connections += 1
         try:
             if self._refusing:
+                self.refused += 1
                 raise ConnectionRefusedError
             there, back = await self._open()
             try:
@@ -110,6 +120,8 @@ class Proxy:
     async def _answer(self, there: asyncio.StreamReader, writer: asyncio.StreamWriter, limit: int | None) -> None:
         passed = 0
         while data := await there.read(CHUNK):
+            if not self._flowing.is_set():
+                self.held += len(data)
             await self._flowing.wait()
             if limit is not None:
                 data = data[: limit - passed]

@@ -1,7 +1,8 @@
-"""A second verifier of receipts, written from RFC 9162, RFC 7515 and RFC 8037 alone.
+"""A second verifier of receipts and of entries of manifests, written from RFC 9162, RFC 7515 and RFC 8037 alone.
 
 It shares no code with `protocol/` or `hub/`: whoever can only read those documents, the layout of a
-receipt and the hub's JWK set comes to this. Slow, recursive and close to the text of the RFCs on purpose.
+receipt and of an entry (docs/manifests.md), and the JWKs of the hub or the sender comes to this. Slow,
+recursive and close to the text of the RFCs on purpose.
 """
 
 from __future__ import annotations
@@ -106,7 +107,7 @@ def _verify_signature(jwk: dict[str, str], alg: str, signature: bytes, data: byt
             point.public_key().verify(utils.encode_dss_signature(*pair), data, ec.ECDSA(hashes.SHA256()))
             return
     except InvalidSignature:
-        raise NotProvenError("the signature on the seal is wrong") from None
+        raise NotProvenError("the signature is wrong") from None
     raise NotProvenError("the key does not fit the algorithm")
 
 
@@ -121,12 +122,16 @@ def _object(data: bytes | str) -> dict[str, Any]:
 
 def open_seal(seal: str, jwks: Sequence[dict[str, str]]) -> dict[str, Any]:
     """What the hub signed, after checking its signature against its published keys."""
-    parts = seal.split(".")
-    _require(len(parts) == 3, "a seal has three parts")
+    return _open_jws(seal, "lienthong-seal+1", jwks, "hub")
+
+
+def _open_jws(jws: str, typ: str, jwks: Sequence[dict[str, str]], whose: str) -> dict[str, Any]:
+    parts = jws.split(".")
+    _require(len(parts) == 3, "a compact JWS has three parts")
     header = _object(decode64(parts[0]))
-    _require(header.get("typ") == "lienthong-seal+1", "the JWS is no seal")
+    _require(header.get("typ") == typ, f"the JWS is no {typ}")
     keys = {jwk["kid"]: jwk for jwk in jwks}
-    _require(header.get("kid") in keys, "the key is not one of the hub's")
+    _require(header.get("kid") in keys, f"the key is not one of the {whose}'s")
     signed = f"{parts[0]}.{parts[1]}".encode("ascii")
     _verify_signature(keys[header["kid"]], str(header.get("alg")), decode64(parts[2]), signed)
     return _object(decode64(parts[1]))
@@ -149,3 +154,22 @@ def prove(
     if document is not None:
         _require(event["sha256"] == hashlib.sha256(document).hexdigest(), "it speaks of other bytes")
     return event
+
+
+# -- an entry of a manifest ---------------------------------------------------------------------
+
+
+def prove_entry(entry: str, jwks: Sequence[dict[str, str]]) -> bytes:
+    """The document that an entry of a manifest proves to be its sender's. Raises NotProvenError.
+
+    `jwks`: the public keys with which the sender may have signed.
+    """
+    parts = entry.split("~")
+    _require(len(parts) == 4, "an entry has four parts")
+    signed = _open_jws(parts[0], "lienthong-manifest+1", jwks, "sender")
+    _require(parts[1].isascii() and parts[1].isdigit(), "the index is no number")
+    path = [decode64(step) for step in parts[2].split(".")] if parts[2] else []
+    document = decode64(parts[3])
+    root = root_of(leaf(document), int(parts[1]), signed["size"], path)
+    _require(root == decode64(signed["root"]), "the manifest does not hold this document at this place")
+    return document
