@@ -7,7 +7,6 @@ import os
 import re
 import socket
 import ssl
-from typing import Any
 
 import msgspec
 import orjson
@@ -15,29 +14,56 @@ import structlog
 from aiohttp import web
 
 from hub import tasks
+from hub.catalogue import Catalogue
 from hub.chores import Chores
 from hub.config import Config
+from hub.couriers.axis import AxisMail
+from hub.couriers.axis_given import AxisGiver
+from hub.couriers.axis_sent import AxisSent
+from hub.couriers.link import Links, Parts
 from hub.couriers.mailbox import Mailboxes
+from hub.couriers.native_given import NativeGiver
 from hub.directory.follow import Directory
+from hub.directory.registrar import Registrar
+from hub.directory.vault import Vault
+from hub.doors.accounts import AccountDoor
+from hub.doors.find import Finder
 from hub.doors.guard import GuardedHandler
 from hub.doors.health import HealthDoor
 from hub.doors.http import Gate, answer_problems, json_response
 from hub.doors.native import NativeDoor
 from hub.doors.openapi import describe
 from hub.doors.operations import Operation
+from hub.doors.stream import StreamDoor
+from hub.doors.vxp import AxisDoor
+from hub.doors.vxp_agencies import AgencyLists
+from hub.doors.vxp_auth import Authenticator
+from hub.evidence.describe import Describer
 from hub.evidence.history import History
 from hub.evidence.keys import load_hub_key, public_keys, record_hub_key
+from hub.evidence.states import States
+from hub.evidence.thread import Threads
+from hub.listener import Acceptor, Counts
 from hub.observe.report import Reporter
 from hub.relay.acknowledge import Acknowledger
-from hub.relay.admission import Admission
+from hub.relay.admission import REASONS, Admission
+from hub.relay.batcher import longest_wait
 from hub.relay.commit import Committer
 from hub.relay.handed import Handed
 from hub.relay.intake import Intake
+from hub.relay.live import Live
+from hub.relay.openings import Openings
+from hub.relay.package_signatures import PackageSignatures
+from hub.relay.rates import Rates
+from hub.relay.recall import Recalls
+from hub.relay.references import References
 from hub.relay.verify import Verifier
 from hub.relay.wake import Wake
+from hub.retention import Retention
 from hub.store.attachments import Attachments
 from hub.store.blobs import Blobs
 from hub.store.pool import create_pool
+from hub.store.routes import Routes
 from protocol.evidence import SEAL_TYPE, Sealer
 from protocol.problems import Problem
 from protocol.signature import Signer
@@ -54,7 +80,7 @@ class Hub:
         self.config = config
         self._url = database_url
         self._runner: web.AppRunner | None = None
-        self._servers: list[asyncio.AbstractServer] = []
+        self._acceptors: list[Acceptor] = []
         self._follower: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -68,23 +94,42 @@ class Hub:
         self.directory = Directory(self.pool)
         await self.directory.refresh()
         self._follower = asyncio.create_task(self.directory.follow(), name="directory")
-        self.wake = Wake(url, self.pool, self.readers, self.directory.poke)
+        self.openings = Openings(
+            self.pool, lambda endpoint: self.live.has(endpoint), lambda endpoint: self.wake.awaited(endpoint)
+        )
+        self.wake = Wake(url, self.pool, self.readers, self.directory.poke, self.openings.close_soon)
         self.verifier = Verifier(in_place=config.workers >= (os.cpu_count() or 1))
-        self.admission = Admission(config.max_queue_bytes)
-        self.committer = Committer(url, sealer, self.wake.committed)
+        self.package_signatures = PackageSignatures()
+        self.live = Live(self.openings.holds)
+        self.committer = Committer(url, sealer, self.wake.committed, self.live)
+        self.admission = Admission(
+            config.max_queue_bytes,
+            config.max_queue_seconds,
+            longest_wait(self.verifier.batcher, self.committer.batcher),
+            self._rates(),
+        )
+        self.uploads = Admission(config.max_queue_bytes)
         handed = Handed()
-        self.acknowledger = Acknowledger(url, sealer, self.directory, handed, self.readers, self.wake.committed)
-        self.history = History(self.pool, self.directory)
-        self.mailboxes = Mailboxes(self.readers, self.wake, self.acknowledger, handed)
+        self.routes = Routes(self.pool)
+        self.acknowledger = Acknowledger(
+            url, sealer, self.directory, handed, self.readers, self.routes, self.wake.committed
+        )
+        self.history = History(self.pool, self.directory, self.routes)
+        self.mailboxes = Mailboxes(self.readers, self.routes, self.wake, self.acknowledger, handed, self.openings)
         self.blobs = Blobs(config.blobs)
         self.gate = Gate(self.directory)
-        self.chores = Chores(self.pool, self.acknowledger, self.history, self.blobs)
-        self.reporter = Reporter(self.pool, self.directory, self.gate, config.hub_name, self._gauge)
+        retention = Retention(url, self.blobs, config.retention_months)
+        self.catalogue = Catalogue(self.pool, Describer(self.blobs))
+        self.chores = Chores(self.pool, self.acknowledger, self.history, self.blobs, retention, self.catalogue)
+        self.reporter = Reporter(
+            self.pool, self.directory, self.gate, config.hub_name, self._gauge, self.live.endpoints
+        )
         for part in (
             self.wake,
             self.verifier,
             self.committer,
             self.acknowledger,
+            self.openings,
             self.mailboxes,
             self.chores,
             self.reporter,
@@ -94,38 +139,64 @@ class Hub:
             self._application(), access_log=None, shutdown_timeout=config.stop_seconds, handle_signals=False
         )
         await self._runner.setup()
+        self.links.start()
+
+    def _rates(self) -> Rates:
+        config = self.config
+        return Rates(
+            config.rate_messages,
+            config.rate_bytes,
+            config.rate_seconds,
+            1 / config.workers,
+            lambda: self.directory.picture.limited,
+        )
 
     def _gauge(self) -> dict[str, int]:
         return {
             "commit_queue": len(self.committer.batcher),
             "queue_bytes": self.admission.used,
-            "waiting_readers": self.wake.waiting,
+            **{f"refused_{reason}": self._refused(reason) for reason in REASONS},
+            "waiting_readers": self.wake.waiting - len(self.live),
+            "streams": len(self.live),
             "accepted": self.committer.accepted,
             "ended": self.acknowledger.ended,
             "batches": self.committer.batcher.batches,
             "items": self.committer.batcher.items,
         }
 
+    def _refused(self, reason: str) -> int:
+        return self.admission.refused[reason] + self.uploads.refused[reason]
+
     def _application(self) -> web.Application:
         attachments = Attachments(self.pool, self.blobs)
+        references = References(self.pool, self.routes)
         intake = Intake(
             self.pool,
             self.directory,
             self.admission,
+            self.uploads,
             self.verifier,
             self.committer,
             self.history,
+            references,
+            Recalls(self.pool, self.acknowledger, self.openings, self.history, references, self.directory),
             self.config.max_message_bytes,
+            self.package_signatures,
         )
+        finder = Finder(self.history, self.routes, self.mailboxes)
+        accounts = self._account_door(finder)
         native = NativeDoor(
             self.config,
             self.gate,
             intake,
             self.mailboxes,
             self.acknowledger,
-            self.history,
+            finder,
             attachments,
             self.blobs,
+        )
+        self.streams = StreamDoor(
+            self.config, self.gate, intake, self.mailboxes, self.acknowledger, self.wake, self.live
         )
         health = HealthDoor(
             self.gate,
@@ -133,7 +204,12 @@ class Hub:
             {"database": self._check_database, "intake": self._check_intake},
             lambda: public_keys(self.pool),
         )
-        operations: list[Operation] = [*native.operations(), *health.operations()]
+        operations: list[Operation] = [
+            *native.operations(),
+            *accounts.operations(),
+            *self.streams.operations(),
+            *health.operations(),
+        ]
         document = orjson.dumps(msgspec.to_builtins(describe(operations, f"Lienthong ({self.config.hub_name})")))
 
         async def openapi(request: web.Request) -> web.Response:
@@ -145,7 +221,57 @@ class Hub:
             path = re.sub(r"\{(\w+)\}", r"{\1:[^/]+}", operation.path)
             app.router.add_route(operation.method, path, operation.handler)
         app.router.add_get("/openapi.json", openapi)
+        vault = Vault.load(self.config.secrets_key)
+        mail = AxisMail(self.readers, self.routes, self.mailboxes, self.acknowledger)
+        giver = AxisGiver(self.blobs, self.directory, self.config.max_xml_bytes)
+        self.axis = self._axis_door(intake, vault, mail, giver)
+        self.links = Links(
+            Parts(
+                self._url,
+                self.pool,
+                self.directory,
+                vault,
+                intake,
+                self.mailboxes,
+                mail,
+                self.acknowledger,
+                giver,
+                self.blobs,
+                self.config.max_xml_bytes,
+            )
+        )
+        self.axis.add_to(app)
         return app
+
+    def _account_door(self, finder: Finder) -> AccountDoor:
+        config, describer = self.config, Describer(self.blobs)
+        return AccountDoor(
+            self.gate,
+            finder,
+            self.history,
+            States(self.pool, self.routes),
+            Threads(self.pool, self.routes, self.directory, describer),
+            describer,
+            NativeGiver(self.pool, self.blobs, config.max_xml_bytes),
+            AxisGiver(self.blobs, self.directory, config.max_xml_bytes),
+            self.catalogue,
+            self.routes,
+            self.directory,
+        )
+
+    def _axis_door(self, intake: Intake, vault: Vault, mail: AxisMail, giver: AxisGiver) -> AxisDoor:
+        config, directory = self.config, self.directory
+        return AxisDoor(
+            config,
+            Authenticator(directory, self.gate, vault, config.axis_clock_seconds),
+            intake,
+            mail,
+            giver,
+            AxisSent(self.pool, self.history, directory, self.blobs),
+            AgencyLists(directory),
+            Registrar(self.pool, directory, config.axis_registration),
+            self.blobs,
+        )
 
     async def _check_database(self) -> None:
         """The database answers and has room for today's mail."""
@@ -158,42 +284,50 @@ class Hub:
     async def _check_intake(self) -> None:
         if self.admission.closed:
             raise Problem("stopping")
-        if self.admission.used > self.admission.limit:
+        if self.admission.delay(0, 0):  # as for an endpoint that has sent nothing yet
             raise Problem("overloaded")
 
-    async def serve(self, listener: socket.socket, tls: ssl.SSLContext | None) -> None:
-        """Answer requests on a bound socket."""
+    def serve(self, listener: socket.socket, tls: ssl.SSLContext | None, counts: Counts | None = None) -> None:
+        """Answer requests on a bound socket. `counts` is shared with whoever else accepts from it."""
         assert self._runner is not None and self._runner.server is not None
-        manager = self._runner.server
+        manager, loop, shared = self._runner.server, asyncio.get_running_loop(), counts or Counts()
         seconds = self.config.request_seconds
+
+        def ended() -> None:
+            shared.change(-1)
 
         def connection() -> GuardedHandler:
             return GuardedHandler(
                 manager,
                 seconds,
-                loop=asyncio.get_running_loop(),
+                ended,
+                loop=loop,
                 access_log=None,
                 keepalive_timeout=KEEP_ALIVE_SECONDS,
             )
 
-        loop = asyncio.get_running_loop()
-        options: dict[str, Any] = {"ssl_handshake_timeout": seconds} if tls else {}
-        self._servers.append(await loop.create_server(connection, sock=listener, ssl=tls, backlog=1024, **options))
+        acceptor = Acceptor(listener, connection, shared, tls, seconds)
+        acceptor.start()
+        self._acceptors.append(acceptor)
 
     async def stop(self) -> None:
         """Refuse new work, finish what was taken, let readers go, disconnect."""
-        for server in self._servers:
-            server.close()
-        self.admission.closed = True
+        for acceptor in self._acceptors:
+            acceptor.close()
+        await self.links.stop()
+        self.admission.closed = self.uploads.closed = True
         self.mailboxes.close()
+        await self.streams.drain()
         if self._runner is not None:
             # Handlers still under way get their answers: the batches that they wait for are flushed.
             await self._runner.cleanup()
         await self.committer.stop()
         await self.mailboxes.stop()
+        await self.openings.stop()
         await self.chores.stop()
         await self.acknowledger.stop()
         await self.verifier.stop()
+        self.package_signatures.stop()
         await self.reporter.stop()
         await self.wake.stop()
         if self._follower is not None:

@@ -1,4 +1,4 @@
-"""Work that needs one owner among all processes: partitions, expiry, left-over uploads.
+"""Work that needs one owner among all processes: partitions, retention, expiry, left-over uploads.
 
 Each chore runs in every process and takes an advisory lock for its turn; whoever has it works, the
 others pass. No leader is elected and none can be lost.
@@ -18,8 +18,11 @@ import asyncpg
 import structlog
 
 from hub import tasks
+from hub.catalogue import TURN_SECONDS, Catalogue
 from hub.evidence.history import History
 from hub.relay.acknowledge import Acknowledgement, Acknowledger
+from hub.relay.openings import SILENT
+from hub.retention import Retention
 from hub.store import sql
 from hub.store.blobs import Blobs
 from hub.store.pool import UNAVAILABLE
@@ -27,6 +30,9 @@ from protocol.problems import Problem
 
 log = structlog.get_logger()
 SQL = sql.load("chores")
+AXIS = sql.load("axis")
+RECALL = sql.load("recall")
+LINKS = sql.load("links")
 
 PARTITION_MONTHS = 2
 EXPIRY_LOOKBACK = timedelta(days=62)
@@ -41,8 +47,16 @@ class Chores:
     """Runs the chores of one process."""
 
     def __init__(
-        self, pool: asyncpg.Pool[Any], acknowledger: Acknowledger, history: History, blobs: Blobs
+        self,
+        pool: asyncpg.Pool[Any],
+        acknowledger: Acknowledger,
+        history: History,
+        blobs: Blobs,
+        retention: Retention,
+        catalogue: Catalogue,
     ) -> None:
+        self._catalogue = catalogue
+        self._retention = retention
         self._pool = pool
         self._acknowledger = acknowledger
         self._history = history
@@ -54,6 +68,9 @@ class Chores:
             (7010, 3600.0, self._partitions),
             (7011, 2.0, self.expire),
             (7012, 3600.0, self._uploads),
+            (7013, 3600.0, self._old_months),
+            (7014, 20.0, self._silent_readers),
+            (7015, TURN_SECONDS, self._catalogue.go_on),
         ]
         self._tasks = [
             asyncio.create_task(self._repeat(lock, seconds, chore), name=f"chore-{lock}")
@@ -84,9 +101,18 @@ class Chores:
     async def _partitions(self) -> None:
         await self._pool.execute(SQL.ensure_partitions, PARTITION_MONTHS)
         await self._pool.execute(SQL.forget_workers)
+        await self._pool.execute(AXIS.forget_old_notes)
+        await self._pool.execute(LINKS.forget_fetches)
+        await self._pool.execute(LINKS.forget_transfers)
+
+    async def _silent_readers(self) -> None:
+        await self._pool.execute(RECALL.give_up_readers, SILENT)
 
     async def _uploads(self) -> None:
         await asyncio.to_thread(self._blobs.clean, time.time() - UPLOAD_SECONDS)
+
+    async def _old_months(self) -> None:
+        await self._retention.run()
 
     async def expire(self) -> None:
         """End the deliveries of messages whose time has passed; their senders are told."""

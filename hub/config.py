@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta
@@ -43,9 +43,24 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     max_xml_bytes: Annotated[int, Meta(ge=1024)] = 512 << 20
     max_attachment_bytes: Annotated[int, Meta(ge=1024)] = 4 << 30
     max_queue_bytes: Annotated[int, Meta(ge=1 << 16)] = 64 << 20
+    max_queue_seconds: Annotated[float, Meta(gt=0)] = 5.0
+    """How long an endpoint's messages may stand in the queues before its next ones are told to come later."""
+    rate_messages: Annotated[float, Meta(ge=0)] = 0.0
+    """Messages that an endpoint may submit in a second, unless it has a limit of its own; 0 for no limit."""
+    rate_bytes: Annotated[float, Meta(ge=0)] = 0.0
+    """The same of bytes of messages and attachments."""
+    rate_seconds: Annotated[float, Meta(gt=0)] = 1.0
+    """How many seconds' worth an endpoint that was silent may submit at once."""
+    retention_months: Annotated[int, Meta(ge=0, le=1200)] = 0
+    """Whole months that are kept before the present one; 0 keeps everything."""
     request_seconds: Annotated[float, Meta(gt=0)] = 30.0
     """How long a request's head may take to arrive, and how long its body may stand still."""
     stop_seconds: Annotated[float, Meta(gt=0)] = 30.0
+    axis_registration: Literal["approve", "allow", "deny"] = "approve"
+    axis_clock_seconds: Annotated[float, Meta(gt=0, le=86_400)] = 300.0
+    """How far the timestamp of an axis request may lie from this node's clock, before or after it."""
+    secrets_key_file: str = ""
+    """The private key under which secrets of axis systems are sealed; the hub's own by default."""
 
     @property
     def data(self) -> Path:
@@ -73,6 +88,10 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     def hub_key_file(self) -> Path:
         return self.data / "hub-key.pem"
 
+    @property
+    def secrets_key(self) -> Path:
+        return Path(self.secrets_key_file) if self.secrets_key_file else self.hub_key_file
+
     def check(self) -> None:
         """Raise ConfigError for settings that do not go together."""
         if bool(self.tls_cert) != bool(self.tls_key):
@@ -83,6 +102,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
             ("--tls-cert", self.tls_cert),
             ("--tls-key", self.tls_key),
             ("--tls-client-ca", self.tls_client_ca),
+            ("--secrets-key-file", self.secrets_key_file),
         ):
             if file and not Path(file).is_file():
                 raise ConfigError(f"{option}: there is no file {file}")

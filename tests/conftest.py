@@ -17,9 +17,9 @@ import pytest
 from hub.app import Hub
 from hub.config import Config, make
 from hub.evidence.keys import make_hub_key
+from hub.listener import listen
 from hub.store.embedded import EmbeddedPostgres
 from hub.store.pool import migrate, wait_until_reachable
-from hub.worker import listen
 from tests.support.node import Node
 from tests.support.parties import Party, register
 
@@ -97,7 +97,7 @@ async def start_hub(database_url: str, connection: asyncpg.Connection, tmp_path:
             await hub.start()
             stack.push_async_callback(hub.stop)
             listener = listen("127.0.0.1", 0)
-            await hub.serve(listener, None)
+            hub.serve(listener, None)
             return RunningHub(hub, f"http://127.0.0.1:{listener.getsockname()[1]}", connection)
 
         yield start

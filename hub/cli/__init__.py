@@ -13,7 +13,7 @@ import sys
 import asyncpg
 import click
 
-from hub.cli import demo, directory, keys, messages, operators, serve, verify
+from hub.cli import axis, demo, directory, keys, link, messages, operators, serve, verify
 from hub.cli.output import Output
 from protocol.problems import LienthongError, Problem
 
@@ -62,6 +62,8 @@ for command in (
     directory.agency,
     directory.endpoint,
     directory.group,
+    axis.axis,
+    link.link,
     operators.operator,
     keys.key,
     messages.sign,

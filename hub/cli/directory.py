@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from hub.directory import change
 from hub.directory.change import AgencyRow
 from hub.store import sql
 from protocol.agency import parent as parent_of
+from protocol.edxml.xmldsig import Policy
 from protocol.signature import KeyFormatError, load_public
 
 SQL = sql.load("directory")
@@ -187,7 +189,7 @@ def endpoint_list(output: Output, data_dir: str, database_url: str) -> None:
     rows = run(data_dir, database_url, lambda connection: connection.fetch(SQL.list_endpoints))
     output.table(
         "Endpoints",
-        ("Name", "State", "Agencies", "Keys", "Credentials", "Last seen"),
+        ("Name", "State", "Agencies", "Keys", "Credentials", "Limits", "Package signatures", "Last seen"),
         (
             (
                 r["name"],
@@ -195,11 +197,109 @@ def endpoint_list(output: Output, data_dir: str, database_url: str) -> None:
                 r["agencies"],
                 r["keys"],
                 r["credentials"],
+                _limits_text(r["rate_messages"], r["rate_bytes"]),
+                _signatures_text(r["edxml_signatures"], r["edxml_pins"], r["edxml_any_certificate"]),
                 local_time(r["seen_at"]),
             )
             for r in rows
         ),
         [dict(row) for row in rows],
+    )
+
+
+def _limits_text(messages: float | None, octets: float | None) -> str:
+    """Limits as people read them; nothing where the hub's default holds."""
+    named = ((messages, "messages/s"), (octets, "bytes/s"))
+    return ", ".join(f"{rate:,g} {unit}" if rate else f"any {unit}" for rate, unit in named if rate is not None)
+
+
+@endpoint.command("limit")
+@click.argument("name")
+@click.option("--messages", type=click.FloatRange(min=0), help="Messages it may submit a second; 0 for any.")
+@click.option("--bytes", "octets", type=click.FloatRange(min=0), help="Bytes it may submit a second; 0 for any.")
+@click.option("--default", "reset", is_flag=True, help="Limits that are not given become the hub's default.")
+@database_options
+@json_option
+@pass_output
+def endpoint_limit(
+    output: Output,
+    name: str,
+    messages: float | None,
+    octets: float | None,
+    reset: bool,
+    data_dir: str,
+    database_url: str,
+) -> None:
+    """Limit how fast an endpoint submits; beyond it is answered 429. Reading its mailbox is never limited.
+
+    Without a limit of its own an endpoint has the hub's default (--rate-messages and --rate-bytes of `serve`).
+    """
+    if messages is None and octets is None and not reset:
+        raise click.UsageError("give --messages, --bytes or --default")
+
+    def changed(before: change.Limits) -> change.Limits:
+        kept = change.Limits() if reset else before
+        return change.Limits(
+            kept.messages if messages is None else messages, kept.octets if octets is None else octets
+        )
+
+    limits = run(data_dir, database_url, lambda c: change.set_limits(c, name, changed))
+    text = _limits_text(limits.messages, limits.octets)
+    output.result(
+        {"name": name, "rate_messages": limits.messages, "rate_bytes": limits.octets},
+        f"{name} may submit {text}" if text else f"{name} has the hub's default limits",
+    )
+
+
+def _signatures_text(policy: str, pins: Sequence[str], any_certificate: bool) -> str:
+    """A policy as people read it; nothing where signatures are ignored."""
+    if policy == Policy.REQUIRE:
+        return f"{policy}, any certificate" if any_certificate else f"{policy}, {len(pins)} pinned"
+    return "" if policy == Policy.IGNORE else policy
+
+
+@endpoint.command("signatures")
+@click.argument("name")
+@click.option(
+    "--policy",
+    type=click.Choice([policy.value for policy in Policy]),
+    required=True,
+    help="ignore: not looked at. record: verified and noted. require: refused without a valid one.",
+)
+@click.option(
+    "--pin", "pins", multiple=True, metavar="FINGERPRINT", help="A signer's certificate, SHA-256; may be repeated."
+)
+@click.option("--any-certificate", is_flag=True, help="Require a valid signature, whoever made it.")
+@database_options
+@json_option
+@pass_output
+def endpoint_signatures(
+    output: Output,
+    name: str,
+    policy: str,
+    pins: tuple[str, ...],
+    any_certificate: bool,
+    data_dir: str,
+    database_url: str,
+) -> None:
+    """Say what package signatures (XMLDSig) of the edXML that an endpoint submits are to the hub.
+
+    To require one, pin the certificates of which one must have signed; pins replace those given before.
+    """
+    changed = run(
+        data_dir,
+        database_url,
+        lambda c: change.set_package_signatures(c, name, Policy(policy), pins, any_certificate),
+    )
+    text = _signatures_text(changed.policy, changed.pins, changed.any_certificate)
+    output.result(
+        {
+            "name": name,
+            "edxml_signatures": changed.policy,
+            "edxml_pins": changed.pins,
+            "edxml_any_certificate": changed.any_certificate,
+        },
+        f"Package signatures of {name}: {text or Policy.IGNORE}",
     )
 
 

@@ -17,7 +17,8 @@ import orjson
 from hub.cli.output import Output, json_option, local_time, pass_output
 from protocol import edxml
 from protocol.client import Document, Entry, HubClient, Sent, new_id
-from protocol.message import open_jws, read_document, seal, write_document
+from protocol.manifest import open_native
+from protocol.message import read_document, seal, write_document
 from protocol.problems import LienthongError
 from protocol.signature import PrivateKey, Signer, load_private
 
@@ -250,14 +251,14 @@ def send(
 
 async def _save(client: HubClient, entry: Entry, folder: Path) -> list[Path]:
     """Write a message, and its attachments, below `folder`."""
-    suffix = {"jws": ".jws", "edxml": ".edxml", "receipt": ".receipt.json"}[entry.format]
+    suffix = {"jws": ".jws", "manifest": ".entry", "edxml": ".edxml", "receipt": ".receipt.json"}[entry.format]
     folder.mkdir(parents=True, exist_ok=True)
     message = folder / f"{entry.id}{suffix}"
     body = entry.body or (entry.receipt.to_json() if entry.receipt else await client.fetch(entry))
     message.write_bytes(body)
     saved = [message]
-    if entry.format == "jws":
-        for index, attachment in enumerate(open_jws(body)[1].attachments, start=1):
+    if entry.format in ("jws", "manifest"):
+        for index, attachment in enumerate(open_native(body)[1].attachments, start=1):
             # The sender chose the name: nothing of it but its last part may choose where it goes.
             name = Path(attachment.name.replace("\\", "/")).name.lstrip(".") or "attachment"
             target = folder / entry.id / f"{index:02}-{name[:150]}"
@@ -274,7 +275,7 @@ def _title(entry: Entry, message: Path) -> str:
         return f"{event['event']} at {event['endpoint']}: {event['id']}: {event.get('reason', '')}"
     if entry.format == "edxml":
         return edxml.read(message.read_bytes()).subject
-    return open_jws(message.read_bytes())[1].subject
+    return open_native(message.read_bytes())[1].subject
 
 
 @click.command()

@@ -50,8 +50,24 @@ _SERVE_OPTIONS = [
     _setting("max_xml_bytes", "Largest edXML message."),
     _setting("max_attachment_bytes", "Largest attachment."),
     _setting("max_queue_bytes", "Messages on their way to a commit, per process, before 503."),
+    _setting("max_queue_seconds", "How long messages may stand in a process's queues before 503."),
+    _setting("rate_messages", "Messages a second of each endpoint before 429; 0 for no limit."),
+    _setting("rate_bytes", "Bytes a second of each endpoint before 429; 0 for no limit."),
+    _setting("rate_seconds", "Seconds of its rates that an endpoint may use at once."),
     _setting("request_seconds", "How long a request's head may take, and its body stand still."),
     _setting("stop_seconds", "How long requests under way may take when the hub stops."),
+    _setting("retention_months", "Whole months that are kept before the present one; 0 keeps everything."),
+    _setting(
+        "axis_registration",
+        "What becomes of an axis system's wish to add or close agencies of its branch.",
+        type=click.Choice(["approve", "allow", "deny"]),
+    ),
+    _setting("axis_clock_seconds", "How far an axis request's timestamp may lie from this node's clock."),
+    _setting(
+        "secrets_key_file",
+        "Seals axis systems' secrets; default: the hub's key. The same on every node.",
+        type=click.Path(),
+    ),
 ]
 
 

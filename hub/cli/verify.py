@@ -9,7 +9,11 @@ import orjson
 
 from hub.cli.output import Output, json_option, local_time, pass_output
 from protocol.evidence import read_receipt, verify_receipt
+from protocol.manifest import signed_bytes
 from protocol.signature import PublicKey, from_jwk, load_public, thumbprint
+
+NATIVE = (".jws", ".entry")
+"""Files with a message of our own format: alone, or as an entry of a manifest, whose document counts."""
 
 
 def _trusted_keys(files: tuple[Path, ...]) -> dict[str, PublicKey]:
@@ -31,7 +35,9 @@ def _trusted_keys(files: tuple[Path, ...]) -> dict[str, PublicKey]:
 @click.command()
 @click.argument("receipt", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option(
-    "--document", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="The message as sent."
+    "--document",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="The message as sent or received.",
 )
 @click.option(
     "--hub-key",
@@ -49,8 +55,8 @@ def verify(output: Output, receipt: Path, document: Path | None, key_files: tupl
     """Check a receipt. Needs no hub and no network."""
     keys = _trusted_keys(key_files)
     data = document.read_bytes() if document else None
-    if data is not None and document is not None and document.suffix == ".jws":
-        data = data.strip()
+    if data is not None and document is not None and document.suffix in NATIVE:
+        data = signed_bytes(data.strip())
     found = verify_receipt(read_receipt(receipt.read_bytes()), keys.get, data)
     event = found.event
     lines = [

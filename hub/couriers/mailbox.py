@@ -10,27 +10,33 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar
 
 import asyncpg
 import structlog
 
 from hub import tasks
 from hub.relay.acknowledge import Acknowledgement, Acknowledger
+from hub.relay.format import Format
 from hub.relay.handed import Entry, Handed
+from hub.relay.mail import END, INLINE_BYTES, After, Mail, carried
+from hub.relay.openings import Openings
 from hub.relay.wake import Wake
 from hub.store import sql
-from hub.store.pool import UNAVAILABLE, read_route
+from hub.store.pool import UNAVAILABLE
+from hub.store.routes import Routes
+from hub.turns import Turns
 from protocol.message import Lane
 from protocol.problems import Problem
 
 log = structlog.get_logger()
 SQL = sql.load("relay")
 
-INLINE_BYTES = 64 << 10
-"""Larger messages are named in a page and fetched one by one."""
+Found = TypeVar("Found")
+
 PAGE_BYTES = 8 << 20
 LANE_BYTES = (PAGE_BYTES * 7 // 10, PAGE_BYTES * 2 // 10, PAGE_BYTES // 10)
 """Bytes of bodies of each lane in a page: large express mail must not starve the other lanes either."""
@@ -38,9 +44,10 @@ HANDED_SECONDS = 1.0
 GATHER_SECONDS = 0.05
 """How long a reader who was served so recently waits for more, once mail comes: a mailbox that is busy is
 read in pages, not entry by entry. The first document after a pause is handed over at once."""
-
-After = tuple[int, int, int]
-START: After = (0, 0, 0)
+READS = 2
+"""Pages that one endpoint reads from the store at a time. The pool has twice as many connections."""
+PAGES_IN_HAND = 4
+"""Pages that one endpoint has read and not yet taken from its connections (up to 8 MiB each)."""
 
 
 def compose(waiting: tuple[int, int, int], limit: int, turn: int) -> tuple[int, int, int]:
@@ -66,14 +73,6 @@ def compose(waiting: tuple[int, int, int], limit: int, turn: int) -> tuple[int, 
 
 
 @dataclass(slots=True)
-class Mail:
-    """One entry: its row (columns of `read_mailbox`), and the reader's agencies that it is for."""
-
-    row: asyncpg.Record
-    agencies: list[str]
-
-
-@dataclass(slots=True)
 class Page:
     """Entries in the order in which they should be handled, and where reading goes on."""
 
@@ -85,9 +84,19 @@ class Page:
 class Mailboxes:
     """Hands out mail to whoever pulls, for one process."""
 
-    def __init__(self, pool: asyncpg.Pool[Any], wake: Wake, acknowledger: Acknowledger, handed: Handed) -> None:
+    def __init__(
+        self,
+        pool: asyncpg.Pool[Any],
+        routes: Routes,
+        wake: Wake,
+        acknowledger: Acknowledger,
+        handed: Handed,
+        openings: Openings,
+    ) -> None:
         """`pool` should be this reader's own: a flood of submissions must not keep it waiting."""
+        self.openings = openings
         self._pool = pool
+        self._routes = routes
         self._wake = wake
         self._acknowledger = acknowledger
         self._memory = handed
@@ -95,6 +104,8 @@ class Mailboxes:
         self._served: dict[int, float] = {}
         self._handed: dict[tuple[int, int], int] = {}
         self._noted: dict[tuple[int, int], int] = {}
+        self._reads = Turns(READS)
+        self._in_hand = Turns(PAGES_IN_HAND)
         self._stopping = False
         self._task: asyncio.Task[None] | None = None
 
@@ -104,7 +115,7 @@ class Mailboxes:
     def close(self) -> None:
         """Let every waiting reader go home with what there is."""
         self._stopping = True
-        self._wake.wake_all()
+        self._wake.release()
 
     async def stop(self) -> None:
         self.close()
@@ -118,29 +129,70 @@ class Mailboxes:
 
         Raises `Problem` store-unavailable.
         """
+        async with self.reading(endpoint, after, limit, wait) as page:
+            return page
+
+    @contextlib.asynccontextmanager
+    async def reading(self, endpoint: int, after: After, limit: int, wait: float) -> AsyncIterator[Page]:
+        """The page that `read` gives, as one of the `PAGES_IN_HAND` of its endpoint while the block runs."""
+        hand = self._in_hand.of(endpoint)
+        page = await self._wait(hand, endpoint, after, limit, wait)
+        try:
+            yield page
+        finally:
+            hand.release()
+
+    async def _wait(self, hand: asyncio.Semaphore, endpoint: int, after: After, limit: int, wait: float) -> Page:
+        """The page, with `hand` acquired for it, which nobody holds while waiting for mail."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + wait
         with self._wake.watch(endpoint) as watcher:
             watcher.after = list(after)
             while True:
-                watcher.event.clear()
-                page = await self._read_once(endpoint, after, limit)
+                await hand.acquire()
+                try:
+                    watcher.event.clear()
+                    page = await self.page(endpoint, after, limit, END, LANE_BYTES)
+                except BaseException:
+                    hand.release()
+                    raise
                 left = deadline - loop.time()
                 if page.entries:
                     self._served[endpoint] = loop.time()
                 if page.entries or left <= 0 or self._stopping:
                     return page
+                hand.release()
                 await watcher.wait(left)
                 gather = self._served.get(endpoint, 0.0) + GATHER_SECONDS - loop.time()
                 if gather > 0 and not self._stopping:
                     await asyncio.sleep(gather)
 
-    async def _read_once(self, endpoint: int, after: After, limit: int) -> Page:
+    async def page(
+        self,
+        endpoint: int,
+        after: After,
+        limit: int,
+        until: After = END,
+        shares: tuple[int, int, int] = LANE_BYTES,
+    ) -> Page:
+        """What the mailbox holds now beyond `after`, at most up to `until`, with `shares` bytes of bodies by lane.
+
+        Raises `Problem` store-unavailable.
+        """
+        with self.openings.using(endpoint):
+            return await self._read_page(endpoint, after, limit, until, shares)
+
+    async def _read_page(
+        self, endpoint: int, after: After, limit: int, until: After, shares: tuple[int, int, int]
+    ) -> Page:
         while True:
+            await self.openings.open(endpoint)
             try:
-                rows = await self._pool.fetch(
-                    SQL.read_mailbox, endpoint, after, INLINE_BYTES, limit + 1, LANE_BYTES
-                )
+                async with self._reads.of(endpoint):
+                    rows = await self._pool.fetch(
+                        SQL.read_mailbox, endpoint, after, INLINE_BYTES, limit + 1, shares, until
+                    )
+                await self._routes.load(row["route"] for row in rows)
             except asyncpg.DeadlockDetectedError:
                 continue  # with a change of the schema; nothing was read
             except (*UNAVAILABLE, TimeoutError, asyncpg.PostgresError) as error:
@@ -148,14 +200,39 @@ class Mailboxes:
                 raise Problem("store-unavailable", "try again; nothing is lost", retry_after=2) from None
             now = datetime.now(UTC)
             expired = {
-                row["seq"]: f"expired at {row['expires_at'].isoformat()}"
+                row["seq"]: row["expires_at"]
                 for row in rows
                 if row["expires_at"] is not None and row["expires_at"] <= now
             }
-            if not expired:
+            if expired:
+                await self.expire(endpoint, expired)
+            elif self.openings.holds(endpoint):  # else somebody may have recalled an entry since it was read
                 return self._page(endpoint, after, rows, limit)
-            # Whatever of them others have ended meanwhile is left alone.
-            await self._acknowledger.end(Acknowledgement(endpoint, expired=expired))
+
+    async def take(
+        self,
+        endpoint: int,
+        find: Callable[[], Awaitable[Found]],
+        place: Callable[[Found], tuple[int, int] | None],
+    ) -> Found:
+        """What `find` reads out of a mailbox, one entry by itself; it must leave out what was recalled.
+
+        `place` gives its lane and sequence, or None when it is nothing that the endpoint would be given. Raises
+        `Problem` store-unavailable.
+        """
+        with self.openings.using(endpoint):
+            while True:
+                await self.openings.open(endpoint)
+                found = await find()
+                if self.openings.holds(endpoint):
+                    if (taken := place(found)) is not None:
+                        self.openings.given(endpoint, *taken)
+                    return found
+
+    async def expire(self, endpoint: int, expired: dict[int, datetime]) -> None:
+        """End entries (by sequence) whose time has come. What others have ended meanwhile is left alone."""
+        reasons = {seq: f"expired at {at.isoformat()}" for seq, at in expired.items()}
+        await self._acknowledger.end(Acknowledgement(endpoint, expired=reasons))
 
     def _page(self, endpoint: int, after: After, rows: list[asyncpg.Record], limit: int) -> Page:
         lanes: tuple[list[asyncpg.Record], ...] = ([], [], [])
@@ -170,36 +247,36 @@ class Mailboxes:
             for row in lanes[lane][:count]:
                 if row["cut"] and taken:
                     break
-                taken.append(Mail(row, read_route(row["route"])[endpoint]))
+                taken.append(_mail(row, self._routes.read(row["route"])[endpoint]))
             if taken:
-                cursor[lane] = taken[-1].row["seq"]
-                self._note(endpoint, lane, after[lane], taken)
+                first = lanes[lane][0]
+                cursor[lane] = taken[-1].entry.seq
+                self.note(endpoint, lane, after[lane], first["floor"], first["done"], taken)
                 mail += taken
         if mail:
             self._turns[endpoint] = turn + 1
         return Page(mail, (cursor[0], cursor[1], cursor[2]), len(mail) < len(rows))
 
-    def _note(self, endpoint: int, lane: int, after: int, taken: list[Mail]) -> None:
-        """Remember what is handed out, for the acknowledgement and for whoever asks where a message is."""
-        first, last = taken[0].row, taken[-1].row
-        known = max(first["floor"], self._handed.get((endpoint, lane), 0), self._noted.get((endpoint, lane), 0))
-        if after <= known:  # else the reader says that it has what lies between; we have not seen it handed out
-            self._handed[endpoint, lane] = max(last["seq"], self._handed.get((endpoint, lane), 0))
-        if first["done"]:
-            return  # acknowledged out of order before: the acknowledgement has to read
-        entries = [
-            Entry(
-                mail.row["seq"],
-                mail.row["id"],
-                mail.row["digest"],
-                mail.row["sender"],
-                mail.row["sender_id"],
-                mail.row["endpoint"],
-                mail.agencies,
-            )
-            for mail in taken
-        ]
-        self._memory.note(endpoint, lane, after, first["floor"], entries)
+    def note(self, endpoint: int, lane: int, after: int, floor: int | None, done: bool, taken: list[Mail]) -> None:
+        """Remember what is handed out, for the acknowledgement and for whoever asks where a message is.
+
+        `taken` is all that the lane holds beyond `after`, up to the last of them. `floor` is None when the
+        mailbox was not read. `done`: something was acknowledged out of order before.
+        """
+        key, last = (endpoint, lane), taken[-1].entry.seq
+        self.openings.given(endpoint, lane, last)
+        known = max(floor or 0, self._handed.get(key, 0), self._noted.get(key, 0))
+        if (
+            floor is None or after <= known
+        ):  # else the reader says that it has what lies between; we have not seen it
+            self._handed[key] = max(last, self._handed.get(key, 0))
+        if not done:  # else the acknowledgement has to read
+            self._memory.note(endpoint, lane, after, floor, [mail.entry for mail in taken])
+
+    def fetched(self, endpoint: int, lane: int, seq: int) -> None:
+        """One entry was handed out by itself. This is for whoever asks where a message is, nothing else; that it
+        was taken out is said with `openings`."""
+        self._handed[endpoint, lane] = max(seq, self._handed.get((endpoint, lane), 0))
 
     async def _note_handed(self) -> None:
         while True:
@@ -220,6 +297,19 @@ class Mailboxes:
             self._handed = news | {key: max(seq, news.get(key, 0)) for key, seq in self._handed.items()}
             raise
         self._noted |= news
+
+
+def _mail(row: asyncpg.Record, agencies: list[str]) -> Mail:
+    format_ = Format(row["format"])
+    return Mail(
+        Entry(row["seq"], row["id"], row["digest"], row["sender"], row["sender_id"], row["endpoint"], agencies),
+        row["lane"],
+        format_,
+        row["size"],
+        row["accepted_at"],
+        row["expires_at"],
+        carried(row["body"], format_),
+    )
 
 
 def cursor_text(cursor: After) -> str:

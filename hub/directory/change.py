@@ -21,6 +21,7 @@ import orjson
 
 from hub.store import sql
 from protocol.agency import is_code, parent
+from protocol.edxml.xmldsig import Policy
 from protocol.problems import LienthongError
 from protocol.signature import PublicKey, thumbprint, to_jwk
 
@@ -47,20 +48,23 @@ class AgencyRow:
 
 
 @contextlib.asynccontextmanager
-async def _change(connection: asyncpg.Connection) -> AsyncIterator[int]:
+async def changing(connection: asyncpg.Connection) -> AsyncIterator[int]:
+    """One change: a transaction under the directory's lock, whose revision the block is given."""
     async with connection.transaction():
         await connection.execute(SQL.lock)
         yield await connection.fetchval(SQL.next_revision)
         await connection.execute(SQL.notify)
 
 
-def _checked_name(name: str, what: str, limit: int = MAX_NAME) -> str:
+def checked_name(name: str, what: str, limit: int = MAX_NAME) -> str:
+    """`name`, if it may be one. Raises DirectoryError."""
     if not name or len(name) > limit or not name.isprintable() or name != name.strip():
         raise DirectoryError(f"{what} {name[:limit]!r} must have 1 to {limit} printable characters")
     return name
 
 
-async def _endpoint_id(connection: asyncpg.Connection, name: str) -> int:
+async def endpoint_id(connection: asyncpg.Connection, name: str) -> int:
+    """The id of the endpoint `name`. Raises DirectoryError."""
     row = await connection.fetchrow(SQL.endpoint_by_name, name)
     if row is None:
         raise DirectoryError(f"there is no endpoint {name!r}; make it with `lienthong endpoint add {name}`")
@@ -69,8 +73,8 @@ async def _endpoint_id(connection: asyncpg.Connection, name: str) -> int:
 
 async def add_endpoint(connection: asyncpg.Connection, name: str, agencies: Iterable[str] = ()) -> int:
     """Make an endpoint with an empty mailbox that speaks for `agencies` (codes). Returns its id."""
-    _checked_name(name, "an endpoint's name")
-    async with _change(connection) as revision:
+    checked_name(name, "an endpoint's name")
+    async with changing(connection) as revision:
         endpoint = await connection.fetchval(SQL.add_endpoint, name, revision)
         if endpoint is None:
             raise DirectoryError(f"there is an endpoint {name!r} already; choose another name")
@@ -89,22 +93,89 @@ async def _assign(connection: asyncpg.Connection, endpoint: int, codes: list[str
 
 async def assign(connection: asyncpg.Connection, name: str, agencies: Iterable[str]) -> None:
     """Let the endpoint `name` speak for `agencies` from now on."""
-    async with _change(connection) as revision:
-        await _assign(connection, await _endpoint_id(connection, name), list(agencies), revision)
+    async with changing(connection) as revision:
+        await _assign(connection, await endpoint_id(connection, name), list(agencies), revision)
 
 
 async def set_endpoint_active(connection: asyncpg.Connection, name: str, active: bool) -> None:
     """Disable an endpoint (its mail waits, nobody may address it) or enable it again."""
-    async with _change(connection) as revision:
+    async with changing(connection) as revision:
         if await connection.fetchval(SQL.set_endpoint_active, name, active, revision) is None:
             raise DirectoryError(f"there is no endpoint {name!r}; see `lienthong endpoint list`")
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What an endpoint may submit in a second. None: the hub's default. 0: no limit."""
+
+    messages: float | None = None
+    octets: float | None = None
+
+
+async def set_limits(connection: asyncpg.Connection, name: str, change: Callable[[Limits], Limits]) -> Limits:
+    """Replace an endpoint's limits by what `change` makes of them. Returns the new ones."""
+    async with changing(connection) as revision:
+        row = await connection.fetchrow(SQL.endpoint_by_name, name)
+        if row is None:
+            raise DirectoryError(f"there is no endpoint {name!r}; see `lienthong endpoint list`")
+        limits = change(Limits(row["rate_messages"], row["rate_bytes"]))
+        await connection.fetchval(SQL.set_endpoint_limits, name, limits.messages, limits.octets, revision)
+    return limits
+
+
+@dataclass(frozen=True, slots=True)
+class PackageSignatures:
+    """What package signatures of an endpoint's edXML are to the hub. `pins`: SHA-256 of certificates, in hex."""
+
+    policy: Policy
+    pins: tuple[str, ...] = ()
+    any_certificate: bool = False
+
+
+def fingerprint(text: str) -> str:
+    """The SHA-256 of a certificate as it is kept: colons, blanks and case do not count. Raises DirectoryError."""
+    plain = text.replace(":", "").replace(" ", "").lower()
+    if len(plain) != 64 or set(plain) - set("0123456789abcdef"):
+        raise DirectoryError(
+            f"{text[:100]!r} is not a SHA-256 in hex; see `openssl x509 -in FILE -noout -fingerprint -sha256`"
+        )
+    return plain
+
+
+async def set_package_signatures(
+    connection: asyncpg.Connection,
+    name: str,
+    policy: Policy,
+    pins: Iterable[str] = (),
+    any_certificate: bool = False,
+) -> PackageSignatures:
+    """Set an endpoint's policy. Pins that are given replace earlier ones; those are kept otherwise.
+
+    `any_certificate`, instead of pins, is for `Policy.REQUIRE` alone, and holds until the policy is set again.
+    Raises DirectoryError, also where a signature is required and nothing says whose.
+    """
+    given = tuple(dict.fromkeys(map(fingerprint, pins)))
+    if any_certificate and (given or policy is not Policy.REQUIRE):
+        raise DirectoryError("any certificate will do only where a signature is required, and none is pinned")
+    async with changing(connection) as revision:
+        row = await connection.fetchrow(SQL.endpoint_by_name, name)
+        if row is None:
+            raise DirectoryError(f"there is no endpoint {name!r}; see `lienthong endpoint list`")
+        kept = () if any_certificate else given or tuple(row["edxml_pins"])
+        if policy is Policy.REQUIRE and not kept and not any_certificate:
+            raise DirectoryError(
+                "say whose signature is required, with --pin; with --any-certificate anybody's will do, which "
+                "shows that a message was not changed on its way, and not who made it"
+            )
+        await connection.fetchval(SQL.set_endpoint_signatures, name, policy, list(kept), any_certificate, revision)
+    return PackageSignatures(policy, kept, any_certificate)
 
 
 async def add_agency(connection: asyncpg.Connection, row: AgencyRow) -> None:
     """Add an agency or change it. An unnamed parent is read from the code when the code's form tells."""
     _check_agency(row, "")
-    async with _change(connection) as revision:
-        endpoint = await _endpoint_id(connection, row.endpoint) if row.endpoint else None
+    async with changing(connection) as revision:
+        endpoint = await endpoint_id(connection, row.endpoint) if row.endpoint else None
         taken = await connection.fetch(SQL.taken_aliases, [row.code, *row.aliases], [row.code])
         if taken:
             raise DirectoryError(f"{taken[0]['taken']} already names the agency {taken[0]['code']}")
@@ -118,9 +189,9 @@ def _check_agency(row: AgencyRow, where: str) -> None:
             raise DirectoryError(
                 f"{where}{code!r} is not an identity code: letters, digits, '.', '-', '_', at most 35 characters"
             )
-    _checked_name(row.name, f"{where}the name of {row.code}", MAX_AGENCY_NAME)
+    checked_name(row.name, f"{where}the name of {row.code}", MAX_AGENCY_NAME)
     if row.endpoint is not None:
-        _checked_name(row.endpoint, f"{where}the endpoint of {row.code}")
+        checked_name(row.endpoint, f"{where}the endpoint of {row.code}")
 
 
 CSV_COLUMNS = ("code", "name", "parent", "aliases", "endpoint")
@@ -168,7 +239,7 @@ async def import_agencies(
     agencies and of new endpoints. 10^5 rows take about two seconds.
     """
     seen: dict[str, int] = {}
-    async with _change(connection) as revision:
+    async with changing(connection) as revision:
         await connection.execute(SQL.create_import)
         batch: list[tuple[Any, ...]] = []
         total = 0
@@ -211,7 +282,7 @@ async def put_group(connection: asyncpg.Connection, name: str, members: Iterable
         raise DirectoryError(f"a group's name {name!r} may hold letters, digits, '.', '-' and '_'")
     if wrong := [member for member in members if not is_code(member)]:
         raise DirectoryError(f"not identity codes: {', '.join(wrong)}")
-    async with _change(connection) as revision:
+    async with changing(connection) as revision:
         await connection.execute(SQL.put_group, name, members, revision)
 
 
@@ -228,8 +299,8 @@ async def add_key(
     """Register a public key for an endpoint or for an agency (code or alias). Returns its `kid`."""
     kid = thumbprint(key)
     jwk = orjson.dumps(to_jwk(key)).decode()
-    async with _change(connection) as revision:
-        owner = await _endpoint_id(connection, endpoint) if endpoint else None
+    async with changing(connection) as revision:
+        owner = await endpoint_id(connection, endpoint) if endpoint else None
         if agency is not None:
             found = await connection.fetchval(SQL.agency_code, agency)
             if found is None:
@@ -242,7 +313,7 @@ async def add_key(
 
 
 async def disable_key(connection: asyncpg.Connection, kid: str) -> None:
-    async with _change(connection) as revision:
+    async with changing(connection) as revision:
         if await connection.fetchval(SQL.disable_key, kid, revision) is None:
             raise DirectoryError(f"no key {kid} is registered")
 
@@ -267,8 +338,8 @@ async def issue_token(
     rotation; with one, every older token ends now.
     """
     token = TOKEN_PREFIX + secrets.token_urlsafe(32)
-    async with _change(connection) as revision:
-        owner = await _endpoint_id(connection, endpoint) if endpoint else None
+    async with changing(connection) as revision:
+        owner = await endpoint_id(connection, endpoint) if endpoint else None
         await connection.fetchval(
             SQL.add_credential, hash_token(token), "token", role, owner, label, expires_at, revision
         )
@@ -279,8 +350,8 @@ async def issue_token(
 
 async def trust_certificate(connection: asyncpg.Connection, endpoint: str, der: bytes, label: str = "") -> None:
     """Accept a TLS client certificate (its DER) in place of a token."""
-    async with _change(connection) as revision:
-        owner = await _endpoint_id(connection, endpoint)
+    async with changing(connection) as revision:
+        owner = await endpoint_id(connection, endpoint)
         made = await connection.fetchval(
             SQL.add_credential,
             hashlib.sha256(der).digest(),
@@ -297,7 +368,7 @@ async def trust_certificate(connection: asyncpg.Connection, endpoint: str, der: 
 
 async def revoke_administrators(connection: asyncpg.Connection, label: str) -> int:
     """End every operator's and auditor's token with this label. Returns how many there were."""
-    async with _change(connection) as revision:
+    async with changing(connection) as revision:
         ended = await connection.fetch(SQL.revoke_administrators, label, revision)
         if not ended:
             raise DirectoryError(f"no administrator's token is labelled {label!r}; see `lienthong operator list`")
@@ -306,6 +377,6 @@ async def revoke_administrators(connection: asyncpg.Connection, label: str) -> i
 
 async def revoke_credentials(connection: asyncpg.Connection, endpoint: str) -> int:
     """End every token and certificate of an endpoint. Returns how many there were."""
-    async with _change(connection) as revision:
-        owner = await _endpoint_id(connection, endpoint)
+    async with changing(connection) as revision:
+        owner = await endpoint_id(connection, endpoint)
         return len(await connection.fetch(SQL.revoke_credentials, owner, revision))

@@ -1,7 +1,7 @@
 """Keeps a process's picture of the directory up to date.
 
 A change is announced by NOTIFY; a look every second is the floor, so that a change reaches every
-process within two seconds even when the announcement is lost. The look costs five index probes.
+process within two seconds even when the announcement is lost. The look costs six index probes.
 """
 
 from __future__ import annotations
@@ -14,13 +14,16 @@ import asyncpg
 import orjson
 import structlog
 
-from hub.directory.picture import Agency, Changes, Credential, Endpoint, Group, Key, Picture
+from hub.directory.picture import Agency, Changes, Credential, Endpoint, Group, Key, Link, Picture, System
 from hub.store import sql
 from hub.store.pool import UNAVAILABLE
+from protocol.edxml.xmldsig import Policy
 from protocol.signature import from_jwk
 
 log = structlog.get_logger()
 SQL = sql.load("directory")
+AXIS = sql.load("axis")
+LINKS = sql.load("links")
 
 POLL_SECONDS = 1.0
 _CHUNK = 2_000
@@ -39,7 +42,10 @@ async def load_changes(pool: asyncpg.Pool[Any], since: int) -> Changes | None:
         if revision <= since:
             return None
         changes = Changes(revision=revision)
-        changes.endpoints = [Endpoint(*row) for row in await _rows(connection, SQL.endpoints_since, since)]
+        for row in await _rows(connection, SQL.endpoints_since, since):
+            id_, name, active, messages, octets, policy, pins, any_certificate = row
+            pinned = None if any_certificate else frozenset(pins)
+            changes.endpoints.append(Endpoint(id_, name, active, messages, octets, Policy(policy), pinned))
         changes.groups = [
             Group(row["name"], tuple(row["members"]), row["active"])
             for row in await _rows(connection, SQL.groups_since, since)
@@ -58,10 +64,16 @@ async def load_changes(pool: asyncpg.Pool[Any], since: int) -> Changes | None:
                 )
             )
         changes.credentials = [Credential(*row) for row in await _rows(connection, SQL.credentials_since, since)]
+        for row in await _rows(connection, AXIS.systems_since, since):
+            id_, endpoint, utc_hours, secrets, active = row
+            changes.systems.append(System(id_, endpoint, utc_hours, tuple(secrets), active))
+        for row in await _rows(connection, LINKS.links_since, since):
+            endpoint, url, system_id, secret, utc_hours, branch, *rest = row
+            changes.links.append(Link(endpoint, url, system_id, secret, utc_hours, tuple(branch), *rest))
         agencies = await _rows(connection, SQL.agencies_since, since)
     for index, row in enumerate(agencies):
-        code, name, parent, aliases, endpoint, active = row
-        changes.agencies.append(Agency(code, name, parent, tuple(aliases), endpoint, active))
+        code, name, parent, aliases, endpoint, active, mail = row
+        changes.agencies.append(Agency(code, name, parent, tuple(aliases), endpoint, active, mail))
         if index % _CHUNK == _CHUNK - 1:
             await asyncio.sleep(0)
     return changes

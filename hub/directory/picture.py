@@ -12,9 +12,13 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cached_property
 
+from protocol.agency import parent as parent_of
+from protocol.edxml.xmldsig import Policy
 from protocol.signature import PublicKey
 
 ENDPOINT, OPERATOR, AUDITOR = "endpoint", "operator", "auditor"
+MAX_DEPTH = 20
+"""Levels that a tree of agencies may have; one made by hand may hold a circle."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +26,14 @@ class Endpoint:
     id: int
     name: str
     active: bool = True
+    rate_messages: float | None = None
+    """Messages a second that it may submit; None: the hub's default, 0: no limit."""
+    rate_bytes: float | None = None
+    edxml_signatures: Policy = Policy.IGNORE
+    """What package signatures of the edXML that it submits are to the hub."""
+    edxml_pins: frozenset[str] | None = frozenset()
+    """SHA-256 (lower-case hex) of the certificates of which one must have signed, where that is required. None:
+    an operator said that any certificate will do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +43,38 @@ class Agency:
     parent: str | None = None
     aliases: tuple[str, ...] = ()
     endpoint: int | None = None
+    active: bool = True
+    mail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class System:
+    """An endpoint's name on the national axis's interface. `secrets` are sealed (hub/directory/vault.py)."""
+
+    id: str
+    endpoint: int
+    utc_hours: int
+    secrets: tuple[bytes, ...]
+    active: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """An endpoint that is another hub or the axis (hub/directory/links.py). Times are seconds."""
+
+    endpoint: int
+    url: str
+    system_id: str
+    secret: bytes
+    """Sealed."""
+    utc_hours: int
+    branch: tuple[str, ...]
+    """This hub's own units: they and all below them are not beyond the link. The first is the hub's own code."""
+    default: bool = False
+    """Whether codes that nobody knows here go there."""
+    poll_seconds: float = 15.0
+    retry_seconds: float = 300.0
+    sync_seconds: float = 3600.0
     active: bool = True
 
 
@@ -77,6 +121,8 @@ class Changes:
     groups: list[Group] = field(default_factory=list)
     keys: list[Key] = field(default_factory=list)
     credentials: list[Credential] = field(default_factory=list)
+    systems: list[System] = field(default_factory=list)
+    links: list[Link] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -91,11 +137,45 @@ class Picture:
     groups: dict[str, Group] = field(default_factory=dict)
     keys: dict[str, Key] = field(default_factory=dict)
     credentials: dict[bytes, Credential] = field(default_factory=dict)
+    systems: dict[str, System] = field(default_factory=dict)
+    links: dict[int, Link] = field(default_factory=dict)
+    """By endpoint."""
 
     @cached_property
     def endpoint_ids(self) -> dict[str, int]:
         """Endpoint ids by name."""
         return {endpoint.name: endpoint.id for endpoint in self.endpoints.values()}
+
+    @cached_property
+    def axis_endpoints(self) -> frozenset[int]:
+        """Endpoints that speak the national axis's interface."""
+        return frozenset(system.endpoint for system in self.systems.values() if system.active)
+
+    @cached_property
+    def default_link(self) -> Link | None:
+        """Where codes go that nobody knows here. One that is shut goes on being it: its mail waits."""
+        return next((link for link in self.links.values() if link.default), None)
+
+    def in_branch(self, link: Link, code: str) -> bool:
+        """Whether `code`, known or not, lies in this hub's own branch, as seen from `link`."""
+        here: str | None = code
+        for _ in range(MAX_DEPTH):
+            if here is None:
+                return False
+            agency = self.agency(here)
+            if here in link.branch or (agency is not None and agency.code in link.branch):
+                return True
+            here = (agency.parent if agency is not None else None) or parent_of(here)
+        return False
+
+    @cached_property
+    def limited(self) -> dict[int, Endpoint]:
+        """The endpoints with limits of their own, by id."""
+        return {
+            endpoint.id: endpoint
+            for endpoint in self.endpoints.values()
+            if endpoint.rate_messages is not None or endpoint.rate_bytes is not None
+        }
 
     def agency(self, code: str) -> Agency | None:
         """The agency known by `code`, be it its code or an alias, active or not."""
@@ -141,6 +221,10 @@ class Picture:
             made["keys"] = kept | dict(_by_names(changes.keys))
         if changes.credentials:
             made["credentials"] = self.credentials | {row.hash: row for row in changes.credentials}
+        if changes.systems:
+            made["systems"] = self.systems | {row.id: row for row in changes.systems}
+        if changes.links:
+            made["links"] = self.links | {row.endpoint: row for row in changes.links}
         if changes.agencies:
             made |= self._agency_changes(changes.agencies)
         return replace(picture, **made)  # type: ignore[arg-type]

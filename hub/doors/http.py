@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import math
 import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -20,6 +21,8 @@ from aiohttp.http_exceptions import HttpProcessingError
 
 from hub.directory.follow import Directory
 from hub.directory.picture import AUDITOR, ENDPOINT, OPERATOR, Credential
+from hub.relay.admission import AHEAD, Room
+from hub.store.blobs import CHUNK
 from hub.store.pool import is_away
 from protocol.problems import MEDIA_TYPE, Problem
 
@@ -27,13 +30,13 @@ log = structlog.get_logger()
 Model = TypeVar("Model")
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
-_SECURITY_HEADERS = {"X-Content-Type-Options": "nosniff", "Cache-Control": "no-store"}
+SECURITY_HEADERS = {"X-Content-Type-Options": "nosniff", "Cache-Control": "no-store"}
 
 
 def problem_response(problem: Problem) -> web.Response:
-    headers = dict(_SECURITY_HEADERS)
+    headers = dict(SECURITY_HEADERS)
     if problem.retry_after is not None:
-        headers["Retry-After"] = str(max(1, round(problem.retry_after)))
+        headers["Retry-After"] = str(max(1, math.ceil(problem.retry_after)))
     if problem.status == 401:
         headers["WWW-Authenticate"] = 'Bearer realm="lienthong"'
     response = web.Response(
@@ -45,7 +48,7 @@ def problem_response(problem: Problem) -> web.Response:
 
 
 def json_response(body: bytes, status: int = 200) -> web.Response:
-    return web.Response(body=body, status=status, content_type="application/json", headers=_SECURITY_HEADERS)
+    return web.Response(body=body, status=status, content_type="application/json", headers=SECURITY_HEADERS)
 
 
 async def blob_response(request: web.Request, path: Path, headers: dict[str, str]) -> web.FileResponse:
@@ -71,12 +74,19 @@ _BY_STATUS = {
 }
 
 
+_PACED = (401, 429, 503)
+"""Refusals that a client can ask for as fast as it likes, at no cost to itself (`guard`)."""
+
+
 @web.middleware
 async def answer_problems(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Turn what handlers raise into RFC 9457 answers. Nothing else ever reaches a client."""
     try:
         return await handler(request)
     except Problem as problem:
+        hold_back = getattr(request.protocol, "refused", None)
+        if problem.status in _PACED and hold_back is not None and (seconds := hold_back()):
+            await asyncio.sleep(seconds)
         return problem_response(problem)
     except web.HTTPException as error:
         if error.status < 400:
@@ -103,8 +113,14 @@ async def answer_problems(request: web.Request, handler: Handler) -> web.StreamR
 # -- bodies -------------------------------------------------------------------------------------
 
 
-async def chunks(request: web.Request, limit: int, idle_seconds: float) -> AsyncIterator[bytes]:
-    """The body as it comes.
+def _nobody_asks(size: int) -> None:
+    """Nothing has to make room for the body."""
+
+
+async def chunks(
+    request: web.Request, limit: int, idle_seconds: float, arrived: Callable[[int], None] = _nobody_asks
+) -> AsyncIterator[bytes]:
+    """The body as it comes. `arrived` is told how many bytes there are by now, and may raise.
 
     Raises `Problem` too-large as soon as the length is known or passed, and timeout when the client
     sends nothing for `idle_seconds`.
@@ -124,25 +140,48 @@ async def chunks(request: web.Request, limit: int, idle_seconds: float) -> Async
         received += len(chunk)
         if received > limit:
             raise Problem("too-large", f"at most {limit} bytes are accepted", limit=limit)
+        arrived(received)
         yield chunk
 
 
-async def read_body(request: web.Request, limit: int, seconds: float) -> bytes:
+async def read_body(
+    request: web.Request, limit: int, seconds: float, arrived: Callable[[int], None] = _nobody_asks
+) -> bytes:
     """The whole body, within `limit` bytes and within `seconds` altogether. Raises `Problem` as `chunks`."""
     content = request.content
     if content.is_eof() and request.content_length is not None and request.content_length <= limit:
         body = await content.read()  # it came with the head: no timer, no generator
         if len(body) > limit:  # unpacked (Content-Encoding) it is larger than its declared length
             raise Problem("too-large", f"at most {limit} bytes are accepted", limit=limit)
+        arrived(len(body))
         return body
     parts = []
     try:
         async with asyncio.timeout(seconds):
-            async for chunk in chunks(request, limit, seconds):
+            async for chunk in chunks(request, limit, seconds, arrived):
                 parts.append(chunk)
     except TimeoutError:
         raise Problem("timeout", f"the body took more than {seconds:g} s; send the request again") from None
     return b"".join(parts)
+
+
+def sizes(request: web.Request, limit: int) -> tuple[int, int]:
+    """What `Intake.room` is to be asked for: bytes of memory to take for a body before it arrives, and how many
+    it says it will be, at most `limit`.
+    """
+    length = request.content_length
+    announced = AHEAD if length is None else min(length, limit)
+    return min(announced, AHEAD), announced
+
+
+def in_pieces(room: Room, piece: Room) -> Callable[[int], None]:
+    """For `chunks`: a body on its way to disk counts whole for its endpoint's rate, and a piece of it for room."""
+
+    def arrived(size: int) -> None:
+        room.stream(size)
+        piece.reach(min(size, CHUNK))
+
+    return arrived
 
 
 def _convert_problem(error: msgspec.ValidationError, where: str) -> Problem:

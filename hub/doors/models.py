@@ -8,26 +8,19 @@ import msgspec
 from msgspec import Meta
 
 from protocol.evidence import Receipt
-from protocol.message import Sha256
+from protocol.message import Document, Sha256
+from protocol.stream import MAX_ACKS, CursorText, Refusal, Seq
 
 MAX_PAGE = 1000
 MAX_WAIT_SECONDS = 60
-MAX_ENTRIES = 10_000
 
 LaneName = Literal["express", "urgent", "normal"]
-FormatName = Literal["jws", "edxml", "receipt"]
+FormatName = Literal["jws", "edxml", "receipt", "manifest"]
+KindName = Literal["document", "status", "notice"]
+BusinessName = Literal["new", "recall", "update", "replace"]
 MessageId = Annotated[
     str, Meta(min_length=1, max_length=512, description="The hub's id, or the sender's own id of what it sent")
 ]
-CursorText = Annotated[
-    str,
-    Meta(
-        pattern=r"^\d{1,18}\.\d{1,18}\.\d{1,18}$(?!\n)",
-        description="A place in a mailbox: how far each lane was read (express.urgent.normal)",
-    ),
-]
-Seq = Annotated[int, Meta(ge=1, le=(1 << 53) - 1, description="An entry's sequence in its mailbox")]
-Reason = Annotated[str, Meta(min_length=1, max_length=500, pattern=r"^[^\x00-\x1f\x7f-\x9f]*$(?!\n)")]
 
 
 class Unreachable(msgspec.Struct, frozen=True):
@@ -73,6 +66,8 @@ class Entry(msgspec.Struct, frozen=True, omit_defaults=True, rename={"sender": "
     accepted_at: str
     expires: str | None = None
     jws: Annotated[str, Meta(description="The message, when it is a JWS of at most 64 KiB")] | None = None
+    entry: Annotated[str, Meta(description="The message, when it is an entry of a manifest")] | None = None
+    edxml: Annotated[str, Meta(description="The message, when it is edXML in UTF-8")] | None = None
     receipt: Annotated[Receipt, Meta(description="The event, when the message is a notice of the hub")] | None = (
         None
     )
@@ -89,19 +84,12 @@ class MailboxPage(msgspec.Struct, frozen=True):
     more: Annotated[bool, Meta(description="Whether more was waiting")]
 
 
-class Refusal(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """An entry that the recipient does not take, and what its sender is told."""
-
-    seq: Seq
-    reason: Reason
-
-
 class AckRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """What is done with: everything up to a cursor, single entries, refusals. One may hold all three."""
 
     up_to: CursorText | None = None
-    entries: Annotated[tuple[Seq, ...], Meta(max_length=MAX_ENTRIES)] = ()
-    refuse: Annotated[tuple[Refusal, ...], Meta(max_length=MAX_ENTRIES)] = ()
+    entries: Annotated[tuple[Seq, ...], Meta(max_length=MAX_ACKS)] = ()
+    refuse: Annotated[tuple[Refusal, ...], Meta(max_length=MAX_ACKS)] = ()
 
 
 class Acked(msgspec.Struct, frozen=True):
@@ -116,10 +104,82 @@ class DeliveryState(msgspec.Struct, frozen=True, omit_defaults=True):
 
     endpoint: str
     recipients: tuple[str, ...]
-    state: Literal["waiting", "handed_over", "acknowledged", "refused", "expired"]
+    state: Literal["waiting", "handed_over", "acknowledged", "refused", "expired", "recalled"]
     at: str | None = None
     reason: str | None = None
     receipt: Receipt | None = None
+
+
+StateCode = Annotated[str, Meta(pattern=r"^[0-9]{2}$(?!\n)", description="A business state: 01 to 06, 13, 15, 16")]
+
+
+class StateReport(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One report of a state. All are kept, in the order of the states."""
+
+    code: str
+    received_at: Annotated[str, Meta(description="When it came to the hub")]
+    message: Annotated[str, Meta(description="The hub's id of the message that says it")]
+    label: str = ""
+    at: Annotated[str, Meta(description="When, by the clock of who says it")] | None = None
+    note: (
+        Annotated[
+            Literal["repeated", "late", "unknown"],
+            Meta(description="Reported before; came after a state that follows it; no state that is known"),
+        ]
+        | None
+    ) = None
+
+
+class AgencyStates(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Where the document stands with one of the agencies that it went to, by what they reported."""
+
+    agency: str
+    reports: tuple[StateReport, ...]
+    current: StateCode | None = None
+    label: str = ""
+    handling: Annotated[str, Meta(description="The furthest of 01 to 06")] | None = None
+    change: Annotated[str, Meta(description="13, 15 or 16: asked back, agreed, refused")] | None = None
+    overdue: Annotated[bool, Meta(description="Neither finished nor refused on the day when it was due")] = False
+
+
+RelationName = Literal["state", "answer", "recall", "update", "replacement"]
+
+
+class SpeaksOf(msgspec.Struct, frozen=True, omit_defaults=True, rename={"agency": "from"}):
+    """A document of which the message speaks."""
+
+    id: Annotated[str, Meta(description="The name that its parties have for it")]
+    relation: RelationName
+    reference: Annotated[Literal["known", "unknown"], Meta(description="Whether this hub relayed that document")]
+    agency: str = ""
+    status: str = ""
+    message: Annotated[str, Meta(description="The hub's id of that document")] | None = None
+
+
+class Times(msgspec.Struct, frozen=True, omit_defaults=True):
+    """When it was issued, sent and due. Dates are Vietnam's."""
+
+    issued: str | None = None
+    sent_at: Annotated[str, Meta(description="By the sender's own clock")] | None = None
+    send_by: Annotated[str, Meta(description="Noon of the working day after it was issued")] | None = None
+    late: Annotated[bool, Meta(description="Whether the hub got it after that")] = False
+    due: str | None = None
+    overdue: Annotated[bool, Meta(description="Whether the day it was due has passed")] = False
+
+
+class PackageSignature(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A signature (XMLDSig) in an edXML message, as the hub found it when the message came."""
+
+    status: Annotated[
+        Literal["valid", "invalid", "dummy", "unsupported"],
+        Meta(description="`dummy`: nothing that could be verified; `unsupported`: it may be right, or not"),
+    ]
+    place: Annotated[int, Meta(description="Among the message's signatures, from 0")] = 0
+    reason: str = ""
+    subject: Annotated[str, Meta(description="Of its certificate; says nothing unless `valid`")] = ""
+    fingerprint: Annotated[str, Meta(description="SHA-256 of its certificate, in hex")] = ""
+    whole: Annotated[bool, Meta(description="Whether it covers the whole message")] = False
+    weak: Annotated[bool, Meta(description="Whether it rests on SHA-1, or an RSA key below 2,048 bits")] = False
 
 
 class Timeline(msgspec.Struct, frozen=True, omit_defaults=True, rename={"sender": "from"}):
@@ -136,6 +196,51 @@ class Timeline(msgspec.Struct, frozen=True, omit_defaults=True, rename={"sender"
     accepted: Receipt
     deliveries: tuple[DeliveryState, ...]
     expires: str | None = None
+    kind: KindName = "document"
+    business: BusinessName = "new"
+    times: Times | None = None
+    states: tuple[AgencyStates, ...] = ()
+    speaks_of: tuple[SpeaksOf, ...] = ()
+    package_signatures: tuple[PackageSignature, ...] = ()
+
+
+class GivenDocument(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A message as a document, whatever it was written in."""
+
+    id: str
+    format: Annotated[FormatName, Meta(description="What it was written in; GET /v1/messages/{id} gives that")]
+    converted: Annotated[bool, Meta(description="Whether `document` was made out of another format")]
+    document: Document
+    duplicate_of: Annotated[
+        tuple[str, ...],
+        Meta(description="Documents of the same agency that came before, with the same id or number and symbol"),
+    ] = ()
+
+
+class ThreadMessage(msgspec.Struct, frozen=True, omit_defaults=True, rename={"sender": "from"}):
+    """One message of a thread."""
+
+    id: str
+    sender_id: str
+    sender: str
+    kind: KindName
+    accepted_at: str
+    business: BusinessName = "new"
+    subject: str = ""
+    code: str = ""
+    type: str = ""
+    issued: str | None = None
+    due: str | None = None
+    speaks_of: tuple[SpeaksOf, ...] = ()
+    duplicate_of: tuple[str, ...] = ()
+    recalled: Annotated[bool, Meta(description="Recalled before the one who asks was given it")] = False
+
+
+class ThreadView(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Messages that belong together, in the order in which they came; of those, what the caller sent or got."""
+
+    messages: tuple[ThreadMessage, ...]
+    more: Annotated[bool, Meta(description="There are others, which are left out here")] = False
 
 
 class Uploaded(msgspec.Struct, frozen=True):
@@ -163,6 +268,11 @@ class EndpointStatus(msgspec.Struct, frozen=True, omit_defaults=True):
     waiting: int
     oldest_seconds: float
     seen_at: str | None = None
+    rate_messages: (
+        Annotated[float, Meta(description="Messages a second that it may submit, when it has a limit of its own")]
+        | None
+    ) = None
+    rate_bytes: Annotated[float, Meta(description="The same of bytes")] | None = None
 
 
 class WorkerStatus(msgspec.Struct, frozen=True):
@@ -178,11 +288,36 @@ class WorkerStatus(msgspec.Struct, frozen=True):
     commit_queue: int
     queue_bytes: int
     loop_lag_ms: Annotated[float, Meta(description="Longest lateness of the event loop")]
-    waiting_readers: int
+    waiting_readers: Annotated[int, Meta(description="Long polls under way")]
+    streams: Annotated[int, Meta(description="Streams that receive")] = 0
+    refused: Annotated[
+        dict[str, int], Meta(description="Requests not let in since it started, by what they would have exceeded")
+    ] = {}
+
+
+class LinkStatus(msgspec.Struct, frozen=True, omit_defaults=True):
+    """How a link to another hub or the axis does."""
+
+    name: str
+    active: bool
+    waiting: Annotated[int, Meta(description="Messages that are to go there and have not")]
+    oldest_seconds: float
+    sent: int
+    fetched: int
+    refused_there: Annotated[
+        int, Meta(description="Messages that the peer will not have; their senders were told")
+    ]
+    refused_here: int
+    failures: Annotated[int, Meta(description="In a row; 0 while it works")] = 0
+    last_success_at: str | None = None
+    last_error_at: str | None = None
+    last_error: str | None = None
+    retry_at: Annotated[str, Meta(description="When it goes on after failures")] | None = None
+    synced_at: Annotated[str, Meta(description="When the peer's agencies were last fetched")] | None = None
 
 
 class HubStatus(msgspec.Struct, frozen=True, omit_defaults=True):
-    """The hub at a glance. `endpoints` is there for operators and auditors only."""
+    """The hub at a glance. `endpoints` and `links` are there for operators and auditors only."""
 
     hub: str
     version: str
@@ -190,6 +325,7 @@ class HubStatus(msgspec.Struct, frozen=True, omit_defaults=True):
     lanes: dict[str, LaneStatus]
     workers: tuple[WorkerStatus, ...]
     endpoints: tuple[EndpointStatus, ...] | None = None
+    links: tuple[LinkStatus, ...] | None = None
 
 
 class ProblemKind(msgspec.Struct, frozen=True):

@@ -2,63 +2,54 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import io
-from typing import BinaryIO
-from uuid import UUID
+from functools import partial
 
-import asyncpg
 import msgspec
-import orjson
 from aiohttp import web
 
 from hub.config import Config
-from hub.couriers.mailbox import Mailboxes, Page, cursor_text, read_cursor
+from hub.couriers.mailbox import Mailboxes, read_cursor
+from hub.doors.edxml_body import edxml_body, edxml_sizes
+from hub.doors.find import Finder
 from hub.doors.guard import while_connected
 from hub.doors.http import (
-    Caller,
     Gate,
     blob_response,
     chunks,
+    in_pieces,
     json_response,
     problem_response,
     read_body,
     read_json,
     read_query,
+    sizes,
 )
 from hub.doors.models import (
     Acked,
     AckRequest,
-    DeliveryState,
     MailboxPage,
     MailboxQuery,
     MessageId,
     Submitted,
-    Timeline,
     Uploaded,
 )
 from hub.doors.operations import Answer, Body, Operation
-from hub.evidence.history import History
+from hub.doors.written import accepted_json, outcome_json, page_json
 from hub.relay.acknowledge import Acknowledgement, Acknowledger
-from hub.relay.commit import digest_of
+from hub.relay.admission import Room
 from hub.relay.format import Format
-from hub.relay.intake import Accepted, Intake, Sender, Stored
+from hub.relay.intake import Accepted, Intake, Sender
 from hub.store.attachments import Attachments
 from hub.store.blobs import Blobs
-from hub.store.pool import read_route
-from protocol import edxml
-from protocol.evidence import RECEIPT_MEDIA_TYPE, Receipt, timestamp
-from protocol.message import Lane, Sha256
+from protocol.evidence import RECEIPT_MEDIA_TYPE, Receipt
+from protocol.manifest import ENTRY_MEDIA_TYPE, MANIFEST_MEDIA_TYPE
+from protocol.message import Sha256
 from protocol.problems import Problem
 from protocol.signature import JOSE_MEDIA_TYPE
 
 NDJSON = "application/x-ndjson"
 XML = "application/xml"
-INLINE_XML_BYTES = 1 << 20
-"""A larger edXML message becomes a blob, and its row holds no body."""
-_THREAD_XML_BYTES = 64 << 10
-"""From here on an edXML message is parsed off the event loop (about 0.5 ms)."""
 
 
 class NativeDoor:
@@ -71,7 +62,7 @@ class NativeDoor:
         intake: Intake,
         mailboxes: Mailboxes,
         acknowledger: Acknowledger,
-        history: History,
+        finder: Finder,
         attachments: Attachments,
         blobs: Blobs,
     ) -> None:
@@ -80,7 +71,7 @@ class NativeDoor:
         self._intake = intake
         self._mailboxes = mailboxes
         self._acknowledger = acknowledger
-        self._history = history
+        self._finder = finder
         self._attachments = attachments
         self._blobs = blobs
 
@@ -102,11 +93,11 @@ class NativeDoor:
                     ),
                     202: Answer("Accepted: on disk", Submitted, headers=receipt_header),
                 },
-                (409, 413, 415, 422),
+                (409, 413, 415, 422, 429),
                 Body(
-                    {JOSE_MEDIA_TYPE: None, NDJSON: None, XML: None},
+                    {JOSE_MEDIA_TYPE: None, NDJSON: None, MANIFEST_MEDIA_TYPE: None, XML: None},
                     "One compact JWS (RFC 7515) whose payload is a `Document` (components/schemas); "
-                    "or one JWS a line; or an edXML message",
+                    "or one JWS a line; or a manifest's JWS and one document a line; or an edXML message",
                 ),
                 tag="messages",
             ),
@@ -119,21 +110,11 @@ class NativeDoor:
                     200: Answer(
                         "As they came",
                         None,
-                        (JOSE_MEDIA_TYPE, XML, RECEIPT_MEDIA_TYPE),
+                        (JOSE_MEDIA_TYPE, ENTRY_MEDIA_TYPE, XML, RECEIPT_MEDIA_TYPE),
                         models={RECEIPT_MEDIA_TYPE: Receipt},
                     )
                 },
-                (404,),
-                path_parameters={"id": MessageId},
-                tag="messages",
-            ),
-            Operation(
-                "GET",
-                "/v1/messages/{id}/events",
-                "Who has it, since when, with receipts",
-                self.events,
-                {200: Answer("What happened to the message", Timeline)},
-                (404,),
+                (404, 410),
                 path_parameters={"id": MessageId},
                 tag="messages",
             ),
@@ -162,7 +143,7 @@ class NativeDoor:
                 "Upload an attachment",
                 self.upload,
                 {201: Answer("Stored", Uploaded), 200: Answer("It was there already", Uploaded)},
-                (413, 422),
+                (413, 422, 429),
                 Body({"application/octet-stream": None}, "The attachment's bytes"),
                 path_parameters={"sha256": Sha256},
                 tag="attachments",
@@ -191,25 +172,29 @@ class NativeDoor:
         media_type = request.content_type
         if media_type == JOSE_MEDIA_TYPE:
             limit = self._config.max_message_bytes
-            with self._intake.room(_length(request, limit)):
-                body = await read_body(request, limit, self._config.request_seconds)
+            with self._intake.room(sender, *sizes(request, limit)) as room:
+                body = await read_body(request, limit, self._config.request_seconds, room.reach)
                 (outcome,) = await self._intake.native(sender, [body.strip()])
             if isinstance(outcome, Problem):
                 return problem_response(outcome)
             return _submitted(outcome)
         if media_type == NDJSON:
-            with self._intake.room(_length(request, self._config.max_batch_bytes)):
-                return await self._submit_batch(request, sender)
+            with self._intake.room(sender, *sizes(request, self._config.max_batch_bytes)) as room:
+                return await self._submit_batch(request, sender, room)
+        if media_type == MANIFEST_MEDIA_TYPE:
+            with self._intake.room(sender, *sizes(request, self._config.max_batch_bytes)) as room:
+                return await self._submit_manifest(request, sender, room)
         if media_type in (XML, "text/xml"):
-            with self._intake.room(_length(request, INLINE_XML_BYTES)):
-                return await self._submit_edxml(request, sender)
+            with self._intake.room(sender, *edxml_sizes(request)) as room:
+                return await self._submit_edxml(request, sender, room)
         raise Problem(
             "unsupported-media-type",
-            f"send {JOSE_MEDIA_TYPE} (one JWS), {NDJSON} (one JWS a line) or {XML} (edXML), not {media_type}",
+            f"send {JOSE_MEDIA_TYPE} (one JWS), {NDJSON} (one JWS a line), {MANIFEST_MEDIA_TYPE} (documents that "
+            f"one JWS signs) or {XML} (edXML), not {media_type}",
         )
 
-    async def _submit_batch(self, request: web.Request, sender: Sender) -> web.Response:
-        body = await read_body(request, self._config.max_batch_bytes, self._config.request_seconds)
+    async def _submit_batch(self, request: web.Request, sender: Sender, room: Room) -> web.Response:
+        body = await read_body(request, self._config.max_batch_bytes, self._config.request_seconds, room.reach)
         lines = [line.strip() for line in body.split(b"\n")]
         while lines and not lines[-1]:
             lines.pop()
@@ -220,61 +205,27 @@ class NativeDoor:
             raise Problem(
                 "too-large", f"{len(lines)} messages in a batch; at most {limit} are accepted", limit=limit
             )
-        answers = []
-        for outcome in await self._intake.native(sender, lines):
-            if isinstance(outcome, Problem):
-                answers.append(outcome.to_json())
-            else:
-                status = 200 if outcome.duplicate else 202
-                answers.append(b'{"status":%d,%b' % (status, _answer_members(outcome)[1:]))
-        answers.append(b"")
-        return web.Response(body=b"\n".join(answers), content_type=NDJSON)
+        room.reach(len(body), len(lines))
+        return _outcomes(await self._intake.native(sender, lines))
 
-    async def _submit_edxml(self, request: web.Request, sender: Sender) -> web.Response:
-        config = self._config
-        length = request.content_length
-        if length is not None and length <= INLINE_XML_BYTES:
-            body = await read_body(request, INLINE_XML_BYTES, config.request_seconds)
-            header = await _read_edxml(body, len(body))
-            stored = Stored(header, digest_of(body), len(body), body)
-            return _submitted(await self._intake.edxml(sender, stored))
-        stream = chunks(request, config.max_xml_bytes, config.request_seconds)
-        incoming = await self._blobs.receive(stream, config.max_xml_bytes)
+    async def _submit_manifest(self, request: web.Request, sender: Sender, room: Room) -> web.Response:
+        body = await read_body(request, self._config.max_batch_bytes, self._config.request_seconds, room.reach)
+        jws, *documents = body.rstrip(b"\r\n").split(b"\n")
+        if not documents:
+            raise Problem("bad-manifest", "after the manifest's JWS comes one document on each line")
+        room.reach(len(body), len(documents))
+        return _outcomes(
+            await self._intake.manifest(sender, jws.strip(), [document.strip() for document in documents])
+        )
 
-        async def keep() -> None:
-            await asyncio.to_thread(incoming.keep)
-
-        try:
-            with incoming.path.open("rb") as file:
-                header = await _read_edxml(file, incoming.size)
-            if incoming.size <= INLINE_XML_BYTES:
-                body = await asyncio.to_thread(incoming.path.read_bytes)
-                stored = Stored(header, incoming.sha256, incoming.size, body)
-            else:
-                stored = Stored(header, incoming.sha256, incoming.size, None, keep)
-            return _submitted(await self._intake.edxml(sender, stored))
-        finally:
-            incoming.drop()
-
-    async def _find(self, request: web.Request, caller: Caller) -> asyncpg.Record:
-        """The message that the address names, if the caller sent it, gets it, or administers the hub."""
-        name = request.match_info["id"]
-        row = None
-        with contextlib.suppress(ValueError):
-            row = await self._history.message(UUID(name))
-        if row is None and "\0" not in name:  # which no text in PostgreSQL holds
-            row = await self._history.message_of_sender(caller.endpoint, name)
-        if row is None or not (
-            caller.is_administrator
-            or row["endpoint"] == caller.endpoint
-            or caller.endpoint in read_route(row["route"])
-        ):
-            raise Problem("not-found", "no message of yours has this id")
-        return row
+    async def _submit_edxml(self, request: web.Request, sender: Sender, room: Room) -> web.Response:
+        upload = partial(self._intake.upload, sender)
+        async with edxml_body(request, self._config, self._blobs, room, upload) as body:
+            return _submitted(await self._intake.edxml(sender, await body.read()))
 
     async def fetch(self, request: web.Request) -> web.StreamResponse:
         caller = self._gate.endpoint(request)
-        row = await self._find(request, caller)
+        row = await self._finder.content(request, caller)
         headers = {"Digest-SHA-256": row["digest"].hex(), "X-Content-Type-Options": "nosniff"}
         media_type = Format(row["format"]).media_type
         if row["body"] is not None:
@@ -282,48 +233,22 @@ class NativeDoor:
         path = self._blobs.path(row["digest"])
         return await blob_response(request, path, headers | {"Content-Type": media_type})
 
-    async def events(self, request: web.Request) -> web.Response:
-        caller = self._gate.caller(request)
-        row = await self._find(request, caller)
-        timeline = await self._history.timeline(row)
-        # A recipient sees its own deliveries; the sender and administrators see all.
-        own = caller.endpoint != row["endpoint"] and not caller.is_administrator
-        answer = Timeline(
-            id=str(row["id"]),
-            sender_id=row["sender_id"],
-            sender=row["sender"],
-            format=Format(row["format"]).label,  # type: ignore[arg-type]
-            lane=Lane(row["lane"]).label,  # type: ignore[arg-type]
-            size=row["size"],
-            sha256=row["digest"].hex(),
-            accepted_at=timestamp(row["accepted_at"]),
-            accepted=timeline.accepted,
-            expires=timestamp(row["expires_at"]) if row["expires_at"] else None,
-            deliveries=tuple(
-                DeliveryState(
-                    delivery.endpoint,
-                    tuple(delivery.recipients),
-                    delivery.state,  # type: ignore[arg-type]
-                    timestamp(delivery.at) if delivery.at else None,
-                    delivery.reason,
-                    delivery.receipt,
-                )
-                for delivery in timeline.deliveries
-                if not own or delivery.endpoint == caller.name
-            ),
-        )
-        return json_response(msgspec.json.encode(answer))
-
     # -- mailbox --------------------------------------------------------------------------------
 
     async def read(self, request: web.Request) -> web.Response:
         caller = self._gate.endpoint(request)
         query = read_query(request, MailboxQuery)
-        with while_connected(request):
-            page = await self._mailboxes.read(caller.endpoint, read_cursor(query.after), query.limit, query.wait)
-        if query.wait:
-            self._gate.endpoint(request)  # its token may have been revoked while it waited
-        return json_response(_page_json(page))
+        async with contextlib.AsyncExitStack() as stack:
+            reading = self._mailboxes.reading(caller.endpoint, read_cursor(query.after), query.limit, query.wait)
+            with while_connected(request):
+                page = await stack.enter_async_context(reading)
+            if query.wait:
+                self._gate.endpoint(request)  # its token may have been revoked while it waited
+            response = json_response(page_json(page))
+            # The page stays in hand until the reader has taken it: one that is slow gets no further ones.
+            await response.prepare(request)
+            await response.write_eof()
+        return response
 
     async def acknowledge(self, request: web.Request) -> web.Response:
         caller = self._gate.endpoint(request)
@@ -350,17 +275,19 @@ class NativeDoor:
 
     async def upload(self, request: web.Request) -> web.Response:
         caller = self._gate.endpoint(request)
-        sha256 = self._sha256(request)
-        stream = chunks(request, self._config.max_attachment_bytes, self._config.request_seconds)
-        created, size = await self._attachments.store(
-            sha256, caller.endpoint, stream, self._config.max_attachment_bytes
-        )
+        sender = Sender(caller.endpoint, caller.name)
+        sha256, limit = self._sha256(request), self._config.max_attachment_bytes
+        with self._intake.room(sender, 0, messages=0) as room, self._intake.upload(sender) as piece:
+            stream = chunks(request, limit, self._config.request_seconds, in_pieces(room, piece))
+            created, size = await self._attachments.store(sha256, caller.endpoint, stream, limit)
         return json_response(msgspec.json.encode(Uploaded(sha256.hex(), size)), 201 if created else 200)
 
     async def download(self, request: web.Request) -> web.StreamResponse:
         caller = self._gate.endpoint(request)
         sha256 = self._sha256(request)
-        if not await self._attachments.may_read(sha256, caller.endpoint):
+        async with self._finder.turns.of(caller.endpoint):
+            allowed = await self._attachments.may_read(sha256, caller.endpoint)
+        if not allowed:
             raise Problem("not-found", "no attachment that you uploaded or were sent has this digest")
         headers = {
             "Content-Type": "application/octet-stream",
@@ -371,66 +298,13 @@ class NativeDoor:
         return await blob_response(request, self._blobs.path(sha256), headers)
 
 
-def _length(request: web.Request, limit: int) -> int:
-    """How many bytes of memory a request's body may take: what it says, but at most `limit`."""
-    length = request.content_length
-    return limit if length is None else min(length, limit)
-
-
-async def _read_edxml(source: bytes | BinaryIO, size: int) -> edxml.Header | Problem:
-    """The header, or why there is none: the refusal is sealed as that of a native message is."""
-    try:
-        if size < _THREAD_XML_BYTES and isinstance(source, bytes):
-            return edxml.read(source, whole=True)
-        stream = io.BytesIO(source) if isinstance(source, bytes) else source
-        return await asyncio.to_thread(edxml.read, stream, whole=True)
-    except Problem as problem:
-        return problem
-
-
-def _answer_members(accepted: Accepted) -> bytes:
-    """The JSON object of an answer; the receipt is put in as it was written."""
-    state = b"duplicate" if accepted.duplicate else b"accepted"
-    unreachable = b',"unreachable":' + orjson.dumps(accepted.unreachable) if accepted.unreachable else b""
-    return b'{"id":"%b","state":"%b","receipt":%b%b}' % (
-        str(accepted.id).encode(),
-        state,
-        accepted.receipt,
-        unreachable,
-    )
+def _outcomes(outcomes: list[Accepted | Problem]) -> web.Response:
+    """The answer to many messages: one line each, in their order."""
+    body = b"".join(outcome_json(outcome) + b"\n" for outcome in outcomes)
+    return web.Response(body=body, content_type=NDJSON)
 
 
 def _submitted(accepted: Accepted) -> web.Response:
-    response = json_response(_answer_members(accepted), 200 if accepted.duplicate else 202)
+    response = json_response(accepted_json(accepted), 200 if accepted.duplicate else 202)
     response.headers["Location"] = f"/v1/messages/{accepted.id}"
     return response
-
-
-def _page_json(page: Page) -> bytes:
-    """A page as JSON. Bodies are put in as they are: a JWS needs no escape, a receipt is JSON already."""
-    entries = []
-    for mail in page.entries:
-        row = mail.row
-        format_ = Format(row["format"])
-        entry = {
-            "seq": row["seq"],
-            "lane": Lane(row["lane"]).label,
-            "id": str(row["id"]),
-            "sender_id": row["sender_id"],
-            "from": row["sender"],
-            "to": mail.agencies,
-            "format": format_.label,
-            "media_type": format_.media_type,
-            "size": row["size"],
-            "sha256": row["digest"].hex(),
-            "accepted_at": timestamp(row["accepted_at"]),
-        }
-        if row["expires_at"] is not None:
-            entry["expires"] = timestamp(row["expires_at"])
-        body = row["body"]
-        if body is not None and format_ is Format.JWS:
-            entry["jws"] = orjson.Fragment(b'"' + body + b'"')
-        elif body is not None and format_ is Format.RECEIPT:
-            entry["receipt"] = orjson.Fragment(body)
-        entries.append(entry)
-    return orjson.dumps({"entries": entries, "cursor": cursor_text(page.cursor), "more": page.more})

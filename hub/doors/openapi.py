@@ -63,6 +63,10 @@ _PROBLEM = {
                 "properties": {"path": {"type": "string"}, "reason": {"type": "string"}},
             },
         },
+        "retry_after": {
+            "type": "number",
+            "description": "Seconds, where no header can say it: in the answer to a batch and on a stream",
+        },
         "receipt": {"description": "Receipt of the rejection, when the sender was authenticated"},
     },
 }

@@ -15,7 +15,18 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 MESSAGES = Counter("lienthong_messages_total", "Messages by how their submission ended", ["outcome"])
 DELIVERIES = Counter("lienthong_deliveries_total", "Deliveries by how they ended", ["outcome"])
+REFUSED = Counter("lienthong_refused_total", "Requests not let in, by what they would have exceeded", ["reason"])
 COMMITS = Counter("lienthong_commits_total", "Batches committed", ["kind"])
+AXIS_CALLS = Counter("lienthong_axis_calls_total", "Calls of the axis's interface", ["call", "code"])
+LINK_TRANSFERS = Counter(
+    "lienthong_link_transfers_total", "Messages at a link by what became of them", ["link", "outcome"]
+)
+LINK_SUCCESS = Gauge(
+    "lienthong_link_last_success_seconds",
+    "When a link last worked (UNIX time)",
+    ["link"],
+    multiprocess_mode="mostrecent",
+)
 COMMIT_SECONDS = Histogram(
     "lienthong_commit_duration_seconds",
     "From a batch being taken from the queue to its commit",
@@ -25,6 +36,7 @@ QUEUE_BYTES = Gauge(
     "lienthong_queue_bytes", "Bytes of messages on their way to a commit", multiprocess_mode="livesum"
 )
 READERS = Gauge("lienthong_waiting_readers", "Readers waiting for mail", multiprocess_mode="livesum")
+STREAMS = Gauge("lienthong_streams", "Streams that receive", multiprocess_mode="livesum")
 LOOP_LAG = Gauge(
     "lienthong_event_loop_lag_seconds", "Longest lateness of the event loop lately", multiprocess_mode="livemax"
 )

@@ -10,7 +10,7 @@ import asyncio
 import importlib.metadata
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -21,8 +21,9 @@ import structlog
 from hub import tasks
 from hub.directory.follow import Directory
 from hub.doors.http import Gate
-from hub.doors.models import EndpointStatus, HubStatus, LaneStatus, WorkerStatus
+from hub.doors.models import EndpointStatus, HubStatus, LaneStatus, LinkStatus, WorkerStatus
 from hub.observe import metrics
+from hub.relay.admission import REASONS
 from hub.store import sql
 from hub.store.pool import UNAVAILABLE
 from protocol.evidence import timestamp
@@ -31,6 +32,7 @@ from protocol.message import Lane
 
 log = structlog.get_logger()
 SQL = sql.load("observe")
+LINKS = sql.load("links")
 
 REPORT_SECONDS = 2.0
 BEAT_SECONDS = 0.1
@@ -80,10 +82,13 @@ class Reporter:
         gate: Gate,
         hub_name: str,
         gauge: Callable[[], dict[str, int]],
+        connected: Callable[[], Iterable[int]],
     ) -> None:
         """`gauge` gives present values by the names of `WorkerStatus` (queues, waiting readers) and the
-        running totals `accepted`, `ended`, `batches`, `items`.
+        running totals `accepted`, `ended`, `batches`, `items` and, for each reason, `refused_…`. `connected`
+        gives the endpoints with an open stream.
         """
+        self._connected = connected
         self.id = uuid7()
         self.lag = LoopLag()
         self._pool = pool
@@ -134,13 +139,20 @@ class Reporter:
             queue_bytes=values["queue_bytes"],
             loop_lag_ms=round(lag * 1000, 2),
             waiting_readers=values["waiting_readers"],
+            streams=values["streams"],
+            refused={reason: values[f"refused_{reason}"] for reason in REASONS},
         )
+        for reason in REASONS:
+            name = f"refused_{reason}"
+            metrics.REFUSED.labels(reason).inc(values[name] - before[name])
         metrics.QUEUE_BYTES.set(values["queue_bytes"])
         metrics.READERS.set(values["waiting_readers"])
+        metrics.STREAMS.set(values["streams"])
         metrics.LOOP_LAG.set(lag)
         metrics.DIRECTORY_REVISION.set(self._directory.picture.revision)
         await self._pool.execute(SQL.put_worker, self.id, msgspec.json.encode(status).decode())
         seen, self._gate.seen = self._gate.seen, {}
+        seen.update(dict.fromkeys(self._connected(), time.time()))
         if seen:
             order = sorted(seen)
             moments = [datetime.fromtimestamp(seen[endpoint], UTC) for endpoint in order]
@@ -180,7 +192,34 @@ class Reporter:
             lanes=lanes,
             workers=tuple(workers),
             endpoints=await self._endpoints() if with_endpoints else None,
+            links=await self._links() if with_endpoints else None,
         )
+
+    async def _links(self) -> tuple[LinkStatus, ...]:
+        counts = await self._lanes()
+        found = []
+        for row in await self._pool.fetch(LINKS.states):
+            own = [count for count in counts if count["endpoint"] == row["endpoint"]]
+            oldest = max((float(count["oldest_seconds"]) for count in own), default=0.0)
+            found.append(
+                LinkStatus(
+                    name=row["name"],
+                    active=row["active"],
+                    waiting=sum(count["waiting"] for count in own),
+                    oldest_seconds=round(max(oldest, 0.0), 3),
+                    sent=row["sent"],
+                    fetched=row["fetched"],
+                    refused_there=row["refused_there"],
+                    refused_here=row["refused_here"],
+                    failures=row["failures"],
+                    last_success_at=_time(row["last_success_at"]),
+                    last_error_at=_time(row["last_error_at"]),
+                    last_error=row["last_error"],
+                    retry_at=_time(row["retry_at"]),
+                    synced_at=_time(row["synced_at"]),
+                )
+            )
+        return tuple(found)
 
     async def _endpoints(self) -> tuple[EndpointStatus, ...]:
         rows = await self._lanes()
@@ -197,6 +236,12 @@ class Reporter:
                 waiting.get(endpoint.id, 0),
                 round(oldest.get(endpoint.id, 0.0), 3),
                 timestamp(seen[endpoint.id]) if endpoint.id in seen else None,
+                endpoint.rate_messages,
+                endpoint.rate_bytes,
             )
             for endpoint in sorted(self._directory.picture.endpoints.values(), key=lambda e: e.name)
         )
+
+
+def _time(moment: datetime | None) -> str | None:
+    return None if moment is None else timestamp(moment)

@@ -3,17 +3,21 @@
 Read it in this order, which is the order in which a message meets it:
 
 `intake`       bytes in, receipt or problem out; runs the steps below
-`admission`    is there room? every queue is bounded, in bytes
+`admission`    is there room? every queue is bounded, in bytes, and nobody has all of it (`rates`: how fast)
 `verify`       is the signature right? in groups, off the event loop
+`references`   does it speak of other documents, and may it?
 `route`        whose mailboxes? agencies to endpoints in one picture of the directory
+`package_signatures`  what edXML's own signatures are worth, for endpoints whose policy asks
 `commit`       one transaction for whatever has arrived meanwhile, one signature for all its receipts
 `wake`         who waits for mail that has just been committed? here and in other processes
 `acknowledge`  the recipient has it, refuses it, or it came too late: sealed like acceptance
+`recall`       the sender wants it back, which works as long as nobody was given it (`openings`)
 
 What is subtle, and where it is settled:
 
 *Nothing is answered before COMMIT returns.* Throughput comes from `batcher`: the commit under way is the
-time in which the next batch gathers.
+time in which the next batch gathers. What does not fit into the next batch lines up by endpoint, and endpoints
+take turns.
 
 *A reader never skips a message.* Sequences are given out under an advisory lock that is held until the
 commit (`commit_messages` in hub/store/migrations), so a lower sequence never becomes visible after a

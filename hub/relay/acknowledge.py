@@ -12,9 +12,10 @@ message by the hub, in the same transaction.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from typing import Any
 
@@ -26,12 +27,15 @@ from hub.observe import metrics
 from hub.relay import events
 from hub.relay.batcher import Batcher
 from hub.relay.commit import Batch, Submission, Ticket, digest_of
-from hub.relay.format import Format
+from hub.relay.format import Format, Kind
 from hub.relay.handed import Entry, Handed
 from hub.relay.ranges import Done
+from hub.relay.route import Route
+from hub.relay.wake import News
 from hub.store import sql
-from hub.store.pool import UNAVAILABLE, read_route
+from hub.store.pool import UNAVAILABLE
 from hub.store.reconnect import Reconnecting
+from hub.store.routes import Routes
 from protocol.evidence import EventKind, Sealer, Tree, leaf_hash, timestamp
 from protocol.ids import uuid7
 from protocol.message import Lane
@@ -39,14 +43,22 @@ from protocol.problems import Problem
 
 log = structlog.get_logger()
 SQL = sql.load("relay")
+RECALL = sql.load("recall")
 
 MAX_REQUESTS = 64
+GATHER_SECONDS = 0.02
+"""How long a busy process gathers acknowledgements for one commit, one seal, one fsync (docs/adr/0017)."""
 MAX_PART = 5_000
 """Entries that one acknowledgement ends in one batch (about 100 ms); a longer one is carried out in parts."""
+PAGE_ENTRIES = 100
+"""Entries that an acknowledgement up to a cursor is taken to end, when batches are filled."""
 DAY = 86_400_000_000
 """Microseconds, as sequences count them."""
 MAX_RANGES = 10_000
 """Ranges that one mailbox may keep beyond its floor (about 160 KB)."""
+SHOWN = timedelta(days=7)
+"""How long a notice waits in the mailbox of an endpoint that speaks the axis's interface, where it would never
+be read: there the list of what was sent says the same, for good."""
 CONNECT_SECONDS = 5.0
 """How long PostgreSQL is waited for before a reader is told to come back."""
 _ATTEMPTS = 8
@@ -57,7 +69,7 @@ class Acknowledgement:
     """What one endpoint says of its mailbox.
 
     `up_to`: by lane, a sequence up to which everything is acknowledged. `entries`: sequences to
-    acknowledge one by one. `refused`, `expired`: sequences that end otherwise, with a reason.
+    acknowledge one by one. `refused`, `expired`, `recalled`: sequences that end otherwise, with a reason.
     """
 
     endpoint: int
@@ -65,10 +77,21 @@ class Acknowledgement:
     entries: set[int] = field(default_factory=set)
     refused: dict[int, str] = field(default_factory=dict)
     expired: dict[int, str] = field(default_factory=dict)
+    recalled: dict[int, str] = field(default_factory=dict)
+    quiet: set[int] = field(default_factory=set)
+    """Of these no sender is told."""
+    part: int = 0
+    """How many entries `up_to` ends, where that is known."""
     done: asyncio.Future[Ended] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
     def single(self) -> list[int]:
-        return [*self.entries, *self.refused, *self.expired]
+        return [*self.entries, *self.refused, *self.expired, *self.recalled]
+
+    @property
+    def weight(self) -> int:
+        """How many entries it ends, about."""
+        single = len(self.entries) + len(self.refused) + len(self.expired)
+        return self.part or single + PAGE_ENTRIES * bool(self.up_to)
 
     def lanes(self) -> list[int]:
         return list(range(len(Lane))) if self.single() else list(self.up_to)
@@ -81,6 +104,7 @@ class Ended:
     acknowledged: int = 0
     refused: int = 0
     expired: int = 0
+    recalled: int = 0
 
 
 @dataclass(slots=True)
@@ -110,9 +134,11 @@ class Acknowledger:
         directory: Directory,
         handed: Handed,
         pool: asyncpg.Pool[Any],
-        committed: Callable[[set[int]], None],
+        routes: Routes,
+        committed: Callable[[News], None],
     ) -> None:
         """`pool` looks ahead in long acknowledgements; `committed` is told whose mailboxes got notices."""
+        self._routes = routes
         self._pool = pool
         self._handed = handed
         self._sealer = sealer
@@ -120,8 +146,18 @@ class Acknowledger:
         self._committed = committed
         self.ended = 0
         self._connection = Reconnecting(url, "acknowledge")
+        self._recalling = Reconnecting(url, "recall")
+        self._one_recall = asyncio.Lock()
         self.batcher: Batcher[Acknowledgement] = Batcher(
-            "acknowledge", self._flush, self._fail, max_items=MAX_REQUESTS
+            "acknowledge",
+            self._flush,
+            self._fail,
+            max_items=MAX_REQUESTS,
+            max_weight=2 * MAX_PART,
+            weigh=lambda request: request.weight,
+            key=lambda request: request.endpoint,
+            quantum=1_000,
+            pause=GATHER_SECONDS,
         )
 
     def start(self) -> None:
@@ -130,6 +166,7 @@ class Acknowledger:
     async def stop(self) -> None:
         await self.batcher.stop()
         await self._connection.close()
+        await self._recalling.close()
 
     async def end(self, request: Acknowledgement) -> Ended:
         """Carry out a request; returns once it is on disk.
@@ -160,7 +197,53 @@ class Acknowledger:
                 raise Problem("store-unavailable", "nothing is lost: acknowledge again", retry_after=2) from None
             if row is None or row["cut"] is None or row["cut"] >= up_to or row["last"] < up_to:
                 return
-            await self._put(Acknowledgement(endpoint, up_to={lane: row["cut"]}), total)
+            await self._put(Acknowledgement(endpoint, up_to={lane: row["cut"]}, part=MAX_PART), total)
+
+    async def recall(self, request: Acknowledgement) -> set[int]:
+        """End the `recalled` entries of a request that were given to nobody; the sequences of those.
+
+        All or nothing for each entry, and nothing where some process has the mailbox open: it may have taken out
+        what it has not said yet. Raises `Problem` overloaded or store-unavailable; then nothing has changed.
+        """
+        async with self._one_recall:
+            try:
+                connection = await self._recalling.get(asyncio.get_running_loop().time() + CONNECT_SECONDS)
+                for _ in range(_ATTEMPTS):
+                    with contextlib.suppress(_MovedError):
+                        return await self._recall_held(connection, request)
+            except (*UNAVAILABLE, TimeoutError, asyncpg.PostgresError) as error:
+                await self._recalling.discard()
+                self._handed.forget(request.endpoint)
+                log.error("a recall could not be carried out", error=str(error))
+                raise Problem("store-unavailable", "nothing is lost: send it again", retry_after=2) from None
+        raise Problem("overloaded", "the mailbox is being acknowledged; send it again", retry_after=1)
+
+    async def _recall_held(self, connection: asyncpg.Connection, request: Acknowledgement) -> set[int]:
+        endpoint = request.endpoint
+        async with connection.transaction():
+            await connection.execute(RECALL.hold, endpoint)
+            rows = await connection.fetch(RECALL.reach, endpoint)
+            if any(row["open"] for row in rows):
+                return set()
+            given = {row["lane"]: row["given"] for row in rows}
+            mailboxes = await self._read(connection, [request])
+            for mailbox in mailboxes.values():
+                mailbox.entries = [entry for entry in mailbox.entries if entry.seq > given[mailbox.lane]]
+            ended = [entry for mailbox in mailboxes.values() for entry in mailbox.entries]
+            if not request.recalled.keys() - request.quiet <= {entry.seq for entry in ended}:
+                # The recall itself stays where anything is left that it asks for.
+                for mailbox in mailboxes.values():
+                    mailbox.entries = [entry for entry in mailbox.entries if entry.seq not in request.quiet]
+                ended = [entry for entry in ended if entry.seq not in request.quiet]
+            if not ended:
+                return set()
+            flush = _Flush(self._sealer, self._directory, [request], mailboxes)
+            await connection.execute(RECALL.add_recalled, endpoint, [entry.id for entry in ended])
+            await flush.write(connection)
+        self._handed.forget(endpoint)
+        self._committed(flush.news)
+        self._count(flush.ended[id(request)])
+        return {entry.seq for entry in ended}
 
     async def _flush(self, worker: int, requests: list[Acknowledgement]) -> None:
         try:
@@ -209,7 +292,7 @@ class Acknowledger:
                     self._handed.forget(mailbox.endpoint)
                 else:
                     self._handed.ended(mailbox.endpoint, mailbox.lane, mailbox.done.floor)
-            self._committed(flush.woken)
+            self._committed(flush.news)
             metrics.COMMITS.labels("progress").inc()
         for request in requests:
             ended = flush.ended[id(request)]
@@ -236,14 +319,13 @@ class Acknowledger:
         return mailboxes
 
     def _count(self, ended: Ended) -> None:
-        for outcome in ("acknowledged", "refused", "expired"):
+        for outcome in ("acknowledged", "refused", "expired", "recalled"):
             if count := getattr(ended, outcome):
                 self.ended += count
                 metrics.DELIVERIES.labels(outcome).inc(count)
 
-    @staticmethod
     async def _read(
-        connection: asyncpg.Connection, requests: list[Acknowledgement]
+        self, connection: asyncpg.Connection, requests: list[Acknowledgement]
     ) -> dict[tuple[int, int], _Mailbox]:
         """The mailboxes concerned, with the entries that the requests end, each once, in order."""
         ranges: dict[tuple[int, int, int, int, bool], None] = {}
@@ -272,6 +354,7 @@ class Acknowledger:
             # A row of a whole range wins over the same row asked for alone: its neighbours are all here.
             if key not in found or row["previous"] is None:
                 found[key] = row
+        await self._routes.load(row["route"] for row in found.values())
         for (endpoint, lane, _), row in sorted(found.items()):
             mailboxes[endpoint, lane].entries.append(
                 Entry(
@@ -281,7 +364,7 @@ class Acknowledger:
                     row["sender"],
                     row["sender_id"],
                     row["origin"],
-                    read_route(row["route"])[endpoint],
+                    self._routes.read(row["route"])[endpoint],
                     row["previous"],
                 )
             )
@@ -325,13 +408,13 @@ class _Flush:
         self.at = datetime.now(UTC)
         self.ended = {id(request): Ended() for request in requests}
         self.runs: list[tuple[int, int, int, int, int, int, str | None]] = []
-        self.woken: set[int] = set()
+        self.news: News = []
         self._sealer = sealer
         self._mailboxes = mailboxes
         self._events: list[str] = []
         self._told: list[tuple[int, int, Entry]] = []
         """(leaf, lane, entry) of each event that its sender is told of."""
-        picture = directory.picture
+        picture = self._picture = directory.picture
         at = timestamp(self.at)
         by_endpoint: dict[int, list[Acknowledgement]] = {}
         for request in requests:
@@ -342,7 +425,7 @@ class _Flush:
             kinds = [self._kind(entry.seq, mailbox.lane, asked) for entry in mailbox.entries]
             first_leaf = len(self._events)
             for entry, (kind, reason) in zip(mailbox.entries, kinds, strict=True):
-                if kind is not EventKind.ACKNOWLEDGED:
+                if kind is not EventKind.ACKNOWLEDGED and not any(entry.seq in r.quiet for r in asked):
                     self._told.append((len(self._events), mailbox.lane, entry))
                 self._events.append(
                     events.ended(
@@ -367,6 +450,9 @@ class _Flush:
             if seq in request.expired:
                 ended.expired += 1
                 return EventKind.EXPIRED, request.expired[seq]
+            if seq in request.recalled:
+                ended.recalled += 1
+                return EventKind.RECALLED, request.recalled[seq]
             if seq in request.refused:
                 ended.refused += 1
                 return EventKind.REFUSED, request.refused[seq]
@@ -448,8 +534,8 @@ class _Flush:
                 return
             async with connection.transaction():
                 await connection.fetchval(SQL.commit_progress, *arguments)
-                await connection.fetchval(SQL.commit_messages, *notices.arguments())
-            self.woken = notices.mailboxes()
+                base, *_ = await connection.fetchval(SQL.commit_messages, *notices.arguments({}, []))
+            self.news = notices.news(base)
         except asyncpg.PostgresError as error:
             if error.sqlstate in ("LT412", "40P01"):
                 raise _MovedError from None
@@ -477,7 +563,10 @@ class _Flush:
                     digest=digest_of(body),
                     size=len(body),
                     body=body,
-                    route={entry.origin: [entry.sender]},
+                    route=Route({entry.origin: [entry.sender]}),
+                    expires_at=self.at + SHOWN if entry.origin in self._picture.axis_endpoints else None,
+                    kind=Kind.NOTICE,
+                    document_id=str(entry.id),
                 )
             )
         return Batch(notices, self._sealer)

@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -27,11 +27,16 @@ import structlog
 from hub.observe import metrics
 from hub.relay import events
 from hub.relay.batcher import Batcher
-from hub.relay.format import Format
+from hub.relay.format import Format, Kind
+from hub.relay.live import Live, Watched
+from hub.relay.package_signatures import Found
+from hub.relay.references import Reference
+from hub.relay.route import Route
+from hub.relay.wake import News, Reach
 from hub.store import sql
-from hub.store.pool import UNAVAILABLE, is_away, route_json
+from hub.store.pool import UNAVAILABLE, is_away
 from hub.store.reconnect import Reconnecting
-from protocol.evidence import Sealer, Tree, leaf_hash, recipients_digest, timestamp
+from protocol.evidence import Sealer, Tree, leaf_hash, timestamp
 from protocol.ids import uuid7
 from protocol.message import Lane
 from protocol.problems import Problem
@@ -41,6 +46,8 @@ SQL = sql.load("relay")
 
 MAX_BATCH = 256
 MAX_BATCH_BYTES = 2 << 20
+TURN_BYTES = 16 << 10
+"""What an endpoint commits in its turn when more waits than fits into a batch."""
 FLUSHERS = 2
 """Two commits under way hide each other's fsync; more only made batches smaller."""
 RETRY_SECONDS = 20.0
@@ -78,11 +85,19 @@ class Submission:
     digest: bytes
     size: int
     body: bytes | None
-    route: dict[int, list[str]]
-    unreachable: list[dict[str, str]] = field(default_factory=list)
+    route: Route
     expires_at: datetime | None = None
-    attachments: list[bytes] = field(default_factory=list)
-    recipients: int = 1
+    attachments: Sequence[bytes] = ()
+    kind: Kind = Kind.DOCUMENT
+    business: int = 0
+    """What it does, as an index of `hub.relay.format.BUSINESS`."""
+    document_id: str = ""
+    """Of an edXML message: the document that it is or speaks of, under the name that the parties have for it. A
+    native document's is its `sender_id`, which has an index already."""
+    references: Sequence[Reference] = ()
+    """What it says of other documents."""
+    package_signatures: Found = ()
+    """What was found of an edXML message's, where its endpoint's policy asks for it."""
     id: UUID = field(default_factory=uuid7)
     # How it ended: exactly one of these is set.
     receipt: bytes | None = None
@@ -113,10 +128,11 @@ Work = Submission | Rejection
 
 
 def _weigh(work: Work) -> int:
-    """What an item adds to a batch, in bytes: its body, and what its deliveries write."""
+    """What an item adds to a batch, in bytes: its body, and what its deliveries cost (2 µs under the lock that
+    orders sequences, so that a batch holds it for 10 ms at most)."""
     if isinstance(work, Rejection):
         return 512
-    return 512 + len(work.body or b"") + 64 * len(work.route) + 16 * work.recipients
+    return 512 + len(work.body or b"") + 512 * len(work.route.endpoints)
 
 
 class Batch:
@@ -137,19 +153,29 @@ class Batch:
         self.tree = Tree(self.leaves)
         self.seal = sealer.seal(self.tree, str(self.id), self.at)
 
-    def arguments(self) -> tuple[Any, ...]:
+    def arguments(self, shared: dict[str, str], watched: Watched) -> tuple[Any, ...]:
+        """What `commit_messages` takes. `shared`: routes, by id, that the store may not hold yet."""
         messages, rejections = self.messages, self.rejections
         count = len(messages)
-        delivery_of: list[int] = []
-        delivery_to: list[int] = []
+        places: dict[int, int] = {}  # each route's members are sent once
+        starts: list[int] = []
+        members: list[int] = []
+        reference_of: list[int] = []
+        references: list[Reference] = []
         attachment_of: list[int] = []
         attachments: list[bytes] = []
         for number, item in enumerate(messages, start=1):
-            delivery_to.extend(item.route)
-            delivery_of.extend([number] * len(item.route))
+            start = places.get(id(item.route))
+            if start is None:
+                start = places[id(item.route)] = len(members) + 1
+                members.extend(item.route.endpoints)
+            starts.append(start)
             for sha256 in item.attachments:
                 attachment_of.append(number)
                 attachments.append(sha256)
+            for reference in item.references:
+                reference_of.append(number)
+                references.append(reference)
         return (
             self.id,
             self.at,
@@ -164,12 +190,13 @@ class Batch:
             [item.digest for item in messages],
             [item.size for item in messages],
             [item.expires_at for item in messages],
-            [route_json(item.route) for item in messages],
+            [item.route.stored.text for item in messages],
             [item.body for item in messages],
             list(range(count)),
             self.events[:count],
-            delivery_of,
-            delivery_to,
+            starts,
+            [len(item.route.endpoints) for item in messages],
+            members,
             attachment_of,
             attachments,
             [item.id for item in rejections],
@@ -178,7 +205,40 @@ class Batch:
             [item.code for item in rejections],
             list(range(count, len(self.events))),
             self.events[count:],
+            list(shared),
+            list(shared.values()),
+            [endpoint for endpoint, _ in watched],
+            [lane for _, lane in watched],
+            [item.kind for item in messages],
+            [item.business for item in messages],
+            [item.document_id for item in messages],
+            reference_of,
+            [reference.name for reference in references],
+            [reference.owner for reference in references],
+            [reference.relation for reference in references],
+            [reference.state for reference in references],
+            [reference.said_at for reference in references],
         )
+
+    def package_signatures(self) -> tuple[Any, ...]:
+        """What `commit_signed_messages` takes beyond that; nothing where there is none to note."""
+        noted = [(item.id, found) for item in self.messages for found in item.package_signatures]
+        if not noted:
+            return ()
+        rows = [
+            (id_, place, one.verdict, one.reason, one.subject, one.fingerprint, one.whole, one.weak)
+            for id_, (place, one) in noted
+        ]
+        return tuple(map(list, zip(*rows, strict=True)))
+
+    def shared_routes(self) -> dict[str, str]:
+        """Routes of this batch that are kept apart from its messages, by id."""
+        found = {}
+        for item in self.messages:
+            stored = item.route.stored
+            if stored.id is not None and stored.shared is not None:
+                found[stored.id] = stored.shared
+        return found
 
     def settle(self) -> None:
         """Give everybody their receipts. Only after COMMIT."""
@@ -188,12 +248,15 @@ class Batch:
             item.receipt = receipt
             item.ticket.settle()
 
-    def mailboxes(self) -> set[int]:
-        return {endpoint for item in self.messages for endpoint in item.route}
+    def news(self, base: int) -> News:
+        """How far mailboxes reach now, if the batch's k-th message is `base` + k."""
+        last: dict[tuple[int, int], tuple[Route, int]] = {}
+        for seq, item in enumerate(self.messages, start=base):
+            last[id(item.route), item.lane] = item.route, seq
+        return [Reach(lane, seq, route.endpoints) for (_, lane), (route, seq) in last.items()]
 
 
 def _accepted_event(item: Submission, at: str) -> str:
-    codes = [code for codes in item.route.values() for code in codes]
     return events.accepted(
         at,
         item.id,
@@ -203,19 +266,22 @@ def _accepted_event(item: Submission, at: str) -> str:
         item.digest,
         item.size,
         item.lane.label,
-        len(codes),
-        recipients_digest(codes),
-        item.unreachable,
+        item.route.recipients,
+        item.route.digest,
+        item.route.unreachable_members,
     )
 
 
 class Committer:
     """Takes submissions and rejections; settles their tickets once they are on disk, or refused."""
 
-    def __init__(self, url: str, sealer: Sealer, committed: Callable[[set[int]], None]) -> None:
-        """`committed` is told which mailboxes have mail, right after each commit."""
+    def __init__(self, url: str, sealer: Sealer, committed: Callable[[News], None], live: Live) -> None:
+        """Right after each commit `live` gets the mail and `committed` is told how far mailboxes reach now."""
         self._sealer = sealer
         self._committed = committed
+        self._live = live
+        self._shared: set[str] = set()
+        """Ids of shared routes that are known to be in the store."""
         self.accepted = 0
         self._connections = [Reconnecting(url, f"commit {index}") for index in range(FLUSHERS)]
         self.batcher: Batcher[Work] = Batcher(
@@ -226,6 +292,8 @@ class Committer:
             max_items=MAX_BATCH,
             max_weight=MAX_BATCH_BYTES,
             weigh=_weigh,
+            key=lambda work: work.endpoint,
+            quantum=TURN_BYTES,
         )
 
     def start(self) -> None:
@@ -245,8 +313,9 @@ class Committer:
         while work:
             started = time.monotonic()
             batch = Batch(work, self._sealer)
+            watched = self._live.watched(batch.messages)
             try:
-                await self._commit(worker, batch)
+                base, before = await self._commit(worker, batch, watched)
             except (*UNAVAILABLE, TimeoutError, asyncpg.PostgresError) as error:
                 if getattr(error, "sqlstate", None) == "LT409":
                     try:
@@ -277,24 +346,37 @@ class Committer:
                 )
                 return
             batch.settle()
-            self._committed(batch.mailboxes())
+            if watched and before is not None:
+                self._live.committed(batch, watched, base, before)
+            self._committed(batch.news(base))
             self._count(batch, started)
             return
 
-    async def _commit(self, worker: int, batch: Batch) -> None:
-        """Write a batch, through a reconnect if need be. Returns once it is known to be committed."""
-        arguments = batch.arguments()
+    async def _commit(self, worker: int, batch: Batch, watched: Watched) -> tuple[int, list[int] | None]:
+        """Write a batch, through a reconnect if need be. Returns once it is known to be committed.
+
+        Gives the sequence of its first message and, unless that was lost with a connection, the last
+        sequence before it of each watched mailbox.
+        """
+        shared = {id_: text for id_, text in batch.shared_routes().items() if id_ not in self._shared}
+        statement, arguments = SQL.commit_messages, batch.arguments(shared, watched)
+        if noted := batch.package_signatures():
+            statement, arguments = SQL.commit_signed_messages, arguments + noted
         in_doubt = False
         deadline = asyncio.get_running_loop().time() + RETRY_SECONDS
         while True:
             try:
                 connection = await self._connections[worker].get(deadline)
-                await connection.fetchval(SQL.commit_messages, *arguments)
-                return
+                base, *before = await connection.fetchval(statement, *arguments)
+                if shared:
+                    self._shared.update(shared)
+                return base, before
             except (*UNAVAILABLE, TimeoutError, asyncpg.PostgresError) as error:
                 passing = is_away(error) or getattr(error, "sqlstate", None) == DEADLOCK
-                if not passing and in_doubt and await self._was_committed(worker, batch):
-                    return
+                if not passing and in_doubt:
+                    base = await self._committed_as(worker, batch)
+                    if base is not None:
+                        return base, None
                 if not passing or asyncio.get_running_loop().time() >= deadline:
                     raise
                 log.warning("a commit was interrupted; sending the batch again", error=str(error))
@@ -302,9 +384,11 @@ class Committer:
                 await self._connections[worker].discard()
                 await asyncio.sleep(RETRY_PAUSE)
 
-    async def _was_committed(self, worker: int, batch: Batch) -> bool:
+    async def _committed_as(self, worker: int, batch: Batch) -> int | None:
+        """The sequence at which a batch was committed; None when it was not."""
         connection = await self._connections[worker].get()
-        return bool(await connection.fetchval("select exists (select 1 from batch where id = $1)", batch.id))
+        base: int | None = await connection.fetchval("select seq_base from batch where id = $1", batch.id)
+        return base
 
     async def _settle_known(self, worker: int, batch: Batch) -> list[Work]:
         """Answer those of a batch that were submitted before; return the others."""

@@ -5,6 +5,10 @@ thread and the event loop goes on meanwhile. With a process for each core there 
 thread only adds switching: then checks are made in place, in slices of half a millisecond, between which
 the loop sees to its other work. A few checks are made in place in any case, since handing them over costs
 more than making them. (docs/adr/0008 has the figures.)
+
+A request with many signatures is checked in pieces, pieces of different endpoints take turns, and of those whose
+turn it is the small ones come first, so that a batch of a thousand does not hold up a single document of somebody
+else. Groups are as large as a commit: what is found right together is committed together (docs/adr/0013).
 """
 
 from __future__ import annotations
@@ -19,8 +23,10 @@ from hub.relay.batcher import Batcher
 from protocol.problems import Problem
 from protocol.signature import Jws, PublicKey, verify
 
-GROUP = 32
+REQUESTS = 32
 """Requests in a group."""
+GROUP = 256
+"""Signatures in a group (16 to 28 ms), and in a piece of a larger request."""
 SLICE = 6
 """Signatures that are checked on the event loop at a time."""
 
@@ -48,8 +54,9 @@ def find_key(picture: Picture, jws: Jws, endpoint: int, agency: str) -> Key:
 
 @dataclass(slots=True)
 class _Check:
-    """A group of signatures that one caller waits for."""
+    """Signatures of one request, or a piece of them, that its caller waits for."""
 
+    endpoint: int
     signatures: list[tuple[PublicKey, Jws]]
     done: asyncio.Future[list[bool]]
 
@@ -79,23 +86,50 @@ class Verifier:
         """`in_place`: there is no core to spare for a thread."""
         self._in_place = in_place
         self._threads = ThreadPoolExecutor(1, thread_name_prefix="verify")
-        self._batcher: Batcher[_Check] = Batcher("verify", self._flush, self._fail, max_items=GROUP)
+        self.batcher: Batcher[_Check] = Batcher(
+            "verify",
+            self._flush,
+            self._fail,
+            max_items=REQUESTS,
+            max_weight=GROUP,
+            weigh=lambda check: len(check.signatures),
+            key=lambda check: check.endpoint,
+            quantum=SLICE,
+        )
 
     def start(self) -> None:
-        self._batcher.start()
+        self.batcher.start()
 
     async def stop(self) -> None:
-        await self._batcher.stop()
+        await self.batcher.stop()
         self._threads.shutdown()
 
-    async def check(self, signatures: list[tuple[PublicKey, Jws]]) -> list[bool]:
-        """Whether each signature is right."""
+    async def check(self, endpoint: int, signatures: list[tuple[PublicKey, Jws]]) -> list[bool]:
+        """Whether each signature, of messages that `endpoint` submits, is right."""
+        if len(signatures) <= GROUP:
+            return await self._put(endpoint, signatures)
+        pieces = [signatures[start : start + GROUP] for start in range(0, len(signatures), GROUP)]
+        results = await asyncio.gather(*(self._put(endpoint, piece) for piece in pieces))
+        return [right for result in results for right in result]
+
+    def _put(self, endpoint: int, signatures: list[tuple[PublicKey, Jws]]) -> asyncio.Future[list[bool]]:
         done: asyncio.Future[list[bool]] = asyncio.get_running_loop().create_future()
-        self._batcher.put(_Check(signatures, done))
-        return await done
+        self.batcher.put(_Check(endpoint, signatures, done))
+        return done
 
     async def _flush(self, worker: int, checks: list[_Check]) -> None:
-        if self._in_place or sum(len(check.signatures) for check in checks) <= SLICE:
+        count = sum([len(check.signatures) for check in checks])
+        if count > len(checks) > 1:
+            checks.sort(key=lambda check: len(check.signatures))
+            small = sum([len(check.signatures) <= SLICE for check in checks])
+            if 0 < small < len(checks):
+                first = checks[:small]
+                await self._settle(first, sum([len(check.signatures) for check in first]))
+                checks = checks[small:]
+        await self._settle(checks, count)
+
+    async def _settle(self, checks: list[_Check], count: int) -> None:
+        if self._in_place or count <= SLICE:
             results = await _verify_in_slices(checks)
         else:
             results = await asyncio.get_running_loop().run_in_executor(self._threads, _verify_all, checks)

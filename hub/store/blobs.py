@@ -18,7 +18,8 @@ from uuid import uuid4
 
 from protocol.problems import Problem
 
-CHUNK = 1 << 20
+CHUNK = 256 << 10
+"""Bytes that are gathered for one write."""
 
 
 def _flush_folder(folder: Path) -> None:
@@ -45,7 +46,7 @@ class Blobs:
     async def receive(self, chunks: AsyncIterator[bytes], limit: int) -> Incoming:
         """Write a stream to disk, hashing it. The result must be kept or dropped.
 
-        Raises `Problem` too-large beyond `limit` bytes. Holds at most two chunks in memory.
+        Raises `Problem` too-large beyond `limit` bytes. Holds about two chunks in memory.
         """
         incoming = Incoming(self._incoming / uuid4().hex, self)
         try:
@@ -63,6 +64,12 @@ class Blobs:
         except BaseException:
             incoming.drop()
             raise
+        return incoming
+
+    def incoming(self) -> Incoming:
+        """A blob to be written piece by piece, and kept or dropped. Blocks on the disk: call in a thread."""
+        incoming = Incoming(self._incoming / uuid4().hex, self)
+        incoming.open()
         return incoming
 
     def clean(self, older_than: float) -> int:
@@ -91,7 +98,7 @@ class Incoming:
     def open(self) -> None:
         self._descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o640)
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes, /) -> None:
         self._hash.update(data)
         view = memoryview(data)
         while view:

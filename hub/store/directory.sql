@@ -4,13 +4,15 @@
 select greatest(
     (select max(revision) from endpoint), (select max(revision) from agency),
     (select max(revision) from recipient_group), (select max(revision) from signing_key),
-    (select max(revision) from credential), 0)
+    (select max(revision) from credential), (select max(revision) from axis_system),
+    (select max(revision) from link), 0)
 
 -- name: endpoints_since
-select id, name, active from endpoint where revision > $1
+select id, name, active, rate_messages, rate_bytes, edxml_signatures, edxml_pins, edxml_any_certificate
+from endpoint where revision > $1
 
 -- name: agencies_since
-select code, name, parent, aliases, endpoint, active from agency where revision > $1
+select code, name, parent, aliases, endpoint, active, mail from agency where revision > $1
 
 -- name: groups_since
 select name, members, active from recipient_group where revision > $1
@@ -35,6 +37,13 @@ insert into mailbox (endpoint, lane) select $1, lane from unnest(array[0, 1, 2]:
 
 -- name: set_endpoint_active
 update endpoint set active = $2, revision = $3 where name = $1 returning id
+
+-- name: set_endpoint_limits
+update endpoint set rate_messages = $2, rate_bytes = $3, revision = $4 where name = $1 returning id
+
+-- name: set_endpoint_signatures
+update endpoint set edxml_signatures = $2, edxml_pins = $3, edxml_any_certificate = $4, revision = $5
+where name = $1 returning id
 
 -- name: put_agency
 insert into agency (code, name, parent, aliases, endpoint, revision) values ($1, $2, $3, $4, $5, $6)
@@ -103,7 +112,8 @@ update credential set active = false, revision = $2 where role <> 'endpoint' and
 select label, role, created_at, expires_at from credential where role <> 'endpoint' and active order by created_at
 
 -- name: list_endpoints
-select e.id, e.name, e.active, e.created_at, s.at as seen_at,
+select e.id, e.name, e.active, e.created_at, s.at as seen_at, e.rate_messages, e.rate_bytes,
+       e.edxml_signatures, e.edxml_pins, e.edxml_any_certificate,
        (select count(*) from agency a where a.endpoint = e.id and a.active) as agencies,
        (select count(*) from credential c where c.endpoint = e.id and c.active) as credentials,
        (select count(*) from signing_key k where k.endpoint = e.id and k.active) as keys
@@ -121,7 +131,8 @@ order by a.code limit $2
 select code from agency where code = $1 or $1 = any(aliases) order by code = $1 desc limit 1
 
 -- name: endpoint_by_name
-select id, name, active from endpoint where name = $1
+select id, name, active, rate_messages, rate_bytes, edxml_signatures, edxml_pins, edxml_any_certificate
+from endpoint where name = $1
 
 -- name: taken_aliases
 -- Codes and aliases that another agency already answers to.

@@ -1,13 +1,17 @@
 -- Reading one message and its history.
 
 -- name: message
-select id, accepted_at, endpoint, sender_id, sender, format, lane, digest, size, expires_at, route, body,
-       batch, leaf, event
-from message where id = $1
+select m.id, m.accepted_at, m.endpoint, m.sender_id, m.sender, m.format, m.lane, m.digest, m.size, m.expires_at,
+       m.route, m.body, m.batch, m.leaf, m.event, m.kind, m.business, m.document_id,
+       (select seq_base from batch b where b.id = m.batch) + m.leaf as seq,
+       array(select endpoint from recalled where message = m.id) as recalled
+from message m where m.id = $1
 
 -- name: message_of_sender
 select m.id, m.accepted_at, m.endpoint, m.sender_id, m.sender, m.format, m.lane, m.digest, m.size, m.expires_at,
-       m.route, m.body, m.batch, m.leaf, m.event
+       m.route, m.body, m.batch, m.leaf, m.event, m.kind, m.business, m.document_id,
+       (select seq_base from batch b where b.id = m.batch) + m.leaf as seq,
+       array(select endpoint from recalled where message = m.id) as recalled
 from submission s join message m on m.id = s.message
 where s.endpoint = $1 and s.sender_id = $2
 
@@ -15,7 +19,7 @@ where s.endpoint = $1 and s.sender_id = $2
 select at, seq_base, leaves, seal from batch where id = $1
 
 -- name: mailbox_positions
-select endpoint, floor, done @> $2::bigint as done, handed from mailbox
+select endpoint, floor, done @> $2::bigint as done, greatest(handed, given) as handed from mailbox
 where endpoint = any($1::int[]) and lane = $3
 
 -- name: progress
@@ -29,3 +33,9 @@ cross join lateral (
     order by first_seq desc limit 1
 ) p
 where p.last_seq >= $2
+
+-- name: package_signatures
+select place, status, reason, subject, fingerprint, whole, weak from package_signature where message = $1 order by place
+
+-- name: shared_routes
+select id, route from shared_route where id = any($1::text[])

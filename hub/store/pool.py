@@ -13,7 +13,6 @@ import asyncio
 from typing import Any
 
 import asyncpg
-import orjson
 import structlog
 
 from hub.store import sql
@@ -153,12 +152,3 @@ async def migrate(url: str) -> list[str]:
         return applied
     finally:
         await connection.close()
-
-
-def route_json(route: dict[int, list[str]]) -> str:
-    """A message's route as its column holds it."""
-    return orjson.dumps({str(endpoint): codes for endpoint, codes in route.items()}).decode()
-
-
-def read_route(text: str) -> dict[int, list[str]]:
-    return {int(endpoint): codes for endpoint, codes in orjson.loads(text).items()}

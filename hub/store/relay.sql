@@ -2,7 +2,19 @@
 
 -- name: commit_messages
 select commit_messages($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19,
-                       $20, $21, $22, $23, $24, $25, $26, $27)
+                       $20, $21, $22, $23, $24, $25, $26, $27, $28, $29, $30, $31, $32, $33, $34, $35, $36, $37, $38,
+                       $39, $40, $41)
+
+-- name: commit_signed_messages
+-- The same for messages of which package signatures were verified: what was found is written in the same transaction.
+with found as (
+    insert into package_signature (message, place, status, reason, subject, fingerprint, whole, weak)
+    select * from unnest($42::uuid[], $43::smallint[], $44::text[], $45::text[], $46::text[], $47::text[],
+                         $48::boolean[], $49::boolean[])
+)
+select commit_messages($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19,
+                       $20, $21, $22, $23, $24, $25, $26, $27, $28, $29, $30, $31, $32, $33, $34, $35, $36, $37, $38,
+                       $39, $40, $41)
 
 -- name: commit_progress
 select commit_progress($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)
@@ -18,19 +30,21 @@ select w.sha256 from unnest($2::bytea[]) w(sha256)
 where not exists (select 1 from attachment_owner o where o.sha256 = w.sha256 and o.endpoint = $1)
 
 -- name: read_mailbox
--- Up to $4 entries of each lane beyond what is done and beyond $2, with bodies up to $3 bytes; where a lane's
--- bodies come to more than its share of bytes ($5, by lane), `cut` is true and there is no body.
+-- Up to $4 entries of each lane beyond what is done and beyond $2, up to $6 (both by lane), with bodies up to $3
+-- bytes; where a lane's bodies come to more than its share of bytes ($5, by lane), `cut` is true and there is no
+-- body.
 select lane, seq, id, accepted_at, endpoint, sender_id, sender, format, digest, size, expires_at, route, floor, done,
-       bytes > share as cut, case when size <= $3 and bytes <= share then body end as body
+       bytes > share as cut, case when inline and bytes <= share then body end as body
 from (
     select i.lane, i.seq, m.id, m.accepted_at, m.endpoint, m.sender_id, m.sender, m.format, m.digest, m.size,
            m.expires_at, m.route, m.body, b.floor, not isempty(b.done) as done, ($5::bigint[])[b.lane + 1] as share,
+           m.size <= $3 as inline,
            sum(case when m.size <= $3 then m.size else 0 end) over (partition by i.lane order by i.seq) as bytes
     from mailbox b
     cross join lateral (
         select lane, seq, message from inbox
         where endpoint = b.endpoint and lane = b.lane and seq > greatest(b.floor, ($2::bigint[])[b.lane + 1])
-          and not b.done @> seq
+          and seq <= ($6::bigint[])[b.lane + 1] and not b.done @> seq
         order by seq limit $4
     ) i
     join message m on m.id = i.message

@@ -10,6 +10,7 @@ import asyncpg
 
 from hub.relay.commit import Batch, Submission, Ticket, digest_of
 from hub.relay.format import Format
+from hub.relay.route import Route
 from hub.store import sql
 from protocol.client import HubClient
 from protocol.evidence import Sealer
@@ -91,7 +92,7 @@ def _batch(sealer: Sealer, sender: Party, receiver: Party, id_: str) -> Batch:
         digest=digest_of(body),
         size=len(body),
         body=body,
-        route={receiver.id: list(receiver.agencies)},
+        route=Route({receiver.id: list(receiver.agencies)}),
     )
     return Batch([submission], sealer)
 
@@ -127,8 +128,8 @@ async def test_the_guard_makes_sequences_follow_commits(hub: RunningHub, databas
     try:
         held = first.transaction()
         await held.start()
-        await first.fetchval(SQL.commit_messages, *early.arguments())
-        committing = asyncio.create_task(second.fetchval(SQL.commit_messages, *late.arguments()))
+        await first.fetchval(SQL.commit_messages, *early.arguments({}, []))
+        committing = asyncio.create_task(second.fetchval(SQL.commit_messages, *late.arguments({}, [])))
         pid = second.get_server_pid()
         await until(lambda: _waits_for_lock(hub.connection, pid), "the second commit waits for the first")
         async with receiver.client(hub.url) as client:
@@ -155,8 +156,8 @@ async def test_without_the_guard_a_reader_would_skip(hub: RunningHub, database_u
     try:
         held = first.transaction()
         await held.start()
-        await first.fetchval(unguarded, *early.arguments())
-        await hub.connection.fetchval(unguarded, *late.arguments())
+        await first.fetchval(unguarded, *early.arguments({}, []))
+        await hub.connection.fetchval(unguarded, *late.arguments({}, []))
         async with receiver.client(hub.url) as client:
             seen, cursor = await _ids(client)
             assert seen == ["sau"]

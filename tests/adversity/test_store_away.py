@@ -18,9 +18,9 @@ from hub import tasks
 from hub.app import Hub
 from hub.config import make
 from hub.evidence.keys import make_hub_key
+from hub.listener import listen
 from hub.relay import acknowledge, commit
 from hub.store import reconnect
-from hub.worker import listen
 from protocol.client import HubClient, Problem, Sent
 from protocol.message import seal
 from protocol.signature import JOSE_MEDIA_TYPE
@@ -96,7 +96,7 @@ async def _hub_behind(
             await hub.start()
             try:
                 listener = listen("127.0.0.1", 0)
-                await hub.serve(listener, None)
+                hub.serve(listener, None)
                 yield RunningHub(hub, f"http://127.0.0.1:{listener.getsockname()[1]}", connection)
             finally:
                 await hub.stop()

@@ -53,8 +53,11 @@ def test_every_command_explains_itself_and_can_write_json(path: tuple[str, ...])
 
 def test_the_commands_are_those_that_are_documented() -> None:
     groups = {"agency": {"add", "import", "list"}, "key": {"generate", "add", "disable"}}
-    groups["endpoint"] = {"add", "assign", "list", "disable", "enable", "token", "trust", "revoke"}
+    groups["endpoint"] = {"add", "assign", "limit", "list", "disable", "enable", "token", "trust", "revoke"}
+    groups["endpoint"] |= {"signatures"}
     groups |= {"group": {"set"}, "operator": {"token", "list", "revoke"}}
+    groups["axis"] = {"add", "secret", "list", "disable", "enable", "pending", "approve", "reject"}
+    groups["link"] = {"add", "secret", "list", "show", "disable", "enable", "resend", "sync"}
     single = {"serve", "init", "sign", "send", "receive", "status", "verify", "demo"}
     expected = {(name,) for name in single} | {(name, command) for name in groups for command in groups[name]}
     assert set(COMMANDS) == expected

@@ -17,7 +17,7 @@ from cryptography.x509.oid import NameOID
 from hub.app import tls_context
 from hub.config import make
 from hub.evidence.keys import load_hub_key
-from hub.worker import listen
+from hub.listener import listen
 from protocol.client import HubClient
 from protocol.evidence import read_receipt, verify_receipt
 from protocol.message import Document, new_id, open_jws, seal
@@ -64,6 +64,42 @@ def test_a_document_goes_out_and_comes_in(
         assert proof["hub"] == "trục Yên Bái"
         told = lienthong("verify", file, LIENTHONG_HUB_KEY=str(keys))
         assert told.startswith("Genuine: the hub trục Yên Bái sealed") and "UTC+7" in told
+
+
+def test_documents_that_were_signed_together_are_received_and_proven_alone(
+    lienthong: Lienthong, tinh: dict[str, str], van_yen: dict[str, str], paper: Path, tmp_path: Path
+) -> None:
+    async def send() -> list[Any]:
+        key = load_private(Path(tinh["LIENTHONG_KEY"]).read_bytes())
+        token = Path(tinh["LIENTHONG_TOKEN_FILE"]).read_text().strip()
+        async with HubClient(str(lienthong.environment["LIENTHONG_URL"]), token, key=key) as client:
+            file = await client.upload(paper)
+            return await client.send_together(
+                [
+                    Document(new_id(), PROVINCE, (VAN_YEN,), subject=f"Thông báo số {number}", attachments=(file,))
+                    for number in range(3)
+                ]
+            )
+
+    sent = asyncio.run(send())
+    keys = ("--hub-key", lienthong.folder / "data" / "hub-key.pub")
+    table = lienthong("receive", "--into", tmp_path, "--keep", **van_yen)
+    assert "Thông báo số 2" in table
+    entries = lienthong.json("receive", "--into", tmp_path, **van_yen)
+    assert [entry["format"] for entry in entries] == ["manifest"] * 3
+    for number, (answer, entry) in enumerate(zip(sent, entries, strict=True)):
+        message, attachment = map(Path, entry["files"])
+        assert (message.suffix, attachment.read_bytes()) == (".entry", paper.read_bytes())
+        receipt = tmp_path / f"{number}.json"
+        receipt.write_bytes(answer.receipt.to_json())
+        assert lienthong.json("verify", receipt, *keys, "--document", message)["event"]["id"] == entry["sender_id"]
+        other = Path(entries[number - 1]["files"][0])
+        assert "another document" in lienthong.fails("verify", receipt, *keys, "--document", other)
+        swapped = tmp_path / "tráo.entry"
+        parts = message.read_bytes().split(b"~")
+        swapped.write_bytes(b"~".join([*parts[:3], other.read_bytes().split(b"~")[3]]))
+        told = lienthong.fails("verify", receipt, *keys, "--document", swapped)
+        assert "not the one that the manifest signs" in told
 
 
 def test_verify_fails_closed(lienthong: Lienthong, tinh: dict[str, str], paper: Path, tmp_path: Path) -> None:
@@ -234,7 +270,7 @@ async def test_a_client_certificate_in_place_of_a_token(
     files = {"tls_cert": "hub.pem", "tls_key": "hub.pem", "tls_client_ca": "ca.crt"}
     config = make(**{name: str(tmp_path / file) for name, file in files.items()})
     listener = listen("127.0.0.1", 0)
-    await hub.hub.serve(listener, tls_context(config))
+    hub.hub.serve(listener, tls_context(config))
     lienthong = Lienthong(
         tmp_path,
         {

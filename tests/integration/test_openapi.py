@@ -23,6 +23,7 @@ from hub.directory import change
 from hub.store.embedded import EmbeddedPostgres
 from protocol.message import Attachment, Document, Person, Promulgation, Reference, seal, write_document
 from protocol.problems import CATALOGUE
+from protocol.stream import SUBPROTOCOL
 from tests.support.desk import Desk, open_desk
 from tests.support.parties import DAI_SON, PROVINCE, VAN_YEN
 
@@ -33,6 +34,9 @@ OPERATIONS = [
     "POST /v1/messages",
     "GET /v1/messages/{id}",
     "GET /v1/messages/{id}/events",
+    "GET /v1/messages/{id}/thread",
+    "GET /v1/messages/{id}/document",
+    "GET /v1/messages/{id}/edxml",
     "GET /v1/mailbox",
     "POST /v1/mailbox/ack",
     "PUT /v1/attachments/{sha256}",
@@ -43,7 +47,16 @@ OPERATIONS = [
     "GET /v1/status",
     "GET /v1/hub/keys",
     "GET /problems/{code}",
+    "GET /v1/stream",
 ]
+HANDSHAKE = {
+    "Upgrade": "websocket",
+    "Connection": "Upgrade",
+    "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
+    "Sec-WebSocket-Version": "13",
+    "Sec-WebSocket-Protocol": SUBPROTOCOL,
+}
+"""What makes a request one for a stream; the fuzzer's library sends no `Connection` of ours."""
 BODIES = [label for label in OPERATIONS if not label.startswith("GET")]
 """Where a body that fits the schema may be refused all the same: no schema can ask for a right signature or
 digest, and JSON Schema takes 1.0 for an integer."""
@@ -100,7 +113,7 @@ async def test_each_operation_says_who_may_ask_and_what_may_be_refused(document:
             assert operation["summary"]
             assert {"400", "405", "500", "503"} <= set(operation["responses"])
             is_open = operation.get("security") == []
-            assert is_open != path.startswith(("/v1/m", "/v1/a"))
+            assert is_open != path.startswith(("/v1/m", "/v1/a", "/v1/stream"))
             assert is_open or {"401", "403"} <= set(operation["responses"])
             for status, answer in operation["responses"].items():
                 problem = "application/problem+json" in answer.get("content", {})
@@ -218,10 +231,17 @@ async def test_every_operation_answers_real_requests_as_described(desk: Desk, do
     await ask("GET /v1/messages/{id}", province, path={"id": notice["id"]})
     for party in (province, district, operator):
         await ask("GET /v1/messages/{id}/events", party, path={"id": page["entries"][0]["id"]})
+        await ask("GET /v1/messages/{id}/thread", party, path={"id": page["entries"][0]["id"]})
+    for entry in page["entries"]:
+        for form in ("document", "edxml"):
+            await ask("GET /v1/messages/{id}/" + form, district, path={"id": entry["id"]})
+    await ask("GET /v1/messages/{id}/document", province, path={"id": notice["id"]})
     for party in ({}, operator):
-        for label in OPERATIONS[7:12]:
+        for label in OPERATIONS[10:15]:
             await ask(label, party)
     await ask("GET /problems/{code}", {}, path={"code": "too-large"})
+    for headers, status in (({}, 426), (HANDSHAKE, 101)):
+        assert (await ask("GET /v1/stream", province, headers=headers)).status_code == status
     assert {label for label, status in answered if status < 300} == set(OPERATIONS)
     # No library of the fuzzer's reads the lines of a batch: each is a `Submitted` or a `Problem`.
     models = document["components"]
@@ -239,7 +259,7 @@ async def test_every_operation_answers_real_requests_as_described(desk: Desk, do
 def fuzz(desk: Desk, document: dict[str, Any], label: str, mode: GenerationMode) -> int:
     """Ask an operation with what fits its description, or does not. Returns how often it was asked."""
     operation = load(desk, document).find_operation_by_label(label)
-    excluded = [positive_data_acceptance] if label in BODIES else []
+    excluded = [positive_data_acceptance] if label in BODIES or label == "GET /v1/stream" else []
     asked = 0
     with requests.Session() as session:
 
@@ -267,7 +287,7 @@ async def test_whatever_fits_is_answered_as_described(desk: Desk, document: dict
     assert await asyncio.to_thread(fuzz, desk, document, label, GenerationMode.POSITIVE) >= 1
 
 
-@pytest.mark.parametrize("label", OPERATIONS[1:7])  # of the first, any text may be the body
+@pytest.mark.parametrize("label", OPERATIONS[1:10])  # of the first, any text may be the body
 async def test_whatever_does_not_fit_is_refused_as_described(
     desk: Desk, document: dict[str, Any], label: str
 ) -> None:

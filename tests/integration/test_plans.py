@@ -11,6 +11,7 @@ import orjson
 import pytest
 
 from hub.couriers.mailbox import LANE_BYTES
+from hub.relay.mail import END
 from hub.store import sql
 from hub.store.pool import connect
 from protocol.ids import uuid7
@@ -74,8 +75,8 @@ async def hot(database_url: str, history: int) -> Any:
 
 
 async def test_reading_a_mailbox_visits_only_what_waits(hot: asyncpg.Connection, history: int) -> None:
-    assert await visited(hot, SQL.read_mailbox, ENDPOINT, (0, 0, 0), 65536, 100, LANE_BYTES) <= 40
-    assert await visited(hot, SQL.read_mailbox, ENDPOINT, (0, 0, history + 4), 65536, 100, LANE_BYTES) <= 40
+    assert await visited(hot, SQL.read_mailbox, ENDPOINT, (0, 0, 0), 65536, 100, LANE_BYTES, END) <= 40
+    assert await visited(hot, SQL.read_mailbox, ENDPOINT, (0, 0, history + 4), 65536, 100, LANE_BYTES, END) <= 40
 
 
 async def test_acknowledging_visits_only_what_it_ends(hot: asyncpg.Connection, history: int) -> None:

@@ -168,7 +168,7 @@ async def test_a_hub_that_is_well(hub: RunningHub, http: aiohttp.ClientSession) 
 
 
 async def test_a_hub_that_is_full_or_stopping_is_not_ready(hub: RunningHub, http: aiohttp.ClientSession) -> None:
-    with hub.hub.admission.admit(hub.hub.admission.limit):
+    with hub.hub.admission.admit(1, hub.hub.admission.limit):
         ready = await get(hub, http, "/healthz/ready")
     assert (ready.status, ready.json()["checks"]) == (503, {"database": "ok", "intake": "overloaded"})
     hub.hub.admission.closed = True

@@ -17,8 +17,8 @@ from hub.app import Hub
 from hub.config import make
 from hub.directory import change
 from hub.evidence.keys import make_hub_key
-from hub.store.embedded import EmbeddedPostgres
 from hub.listener import listen
+from hub.store.embedded import EmbeddedPostgres
 from protocol.evidence import read_receipt, verify_receipt
 from protocol.problems import CATALOGUE, MEDIA_TYPE
 from protocol.signature import from_jwk

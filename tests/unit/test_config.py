@@ -33,7 +33,7 @@ def test_settings_that_are_given() -> None:
     assert not config.embedded
     assert (config.hub_name, config.workers) == ("truc.h63", 4)
     assert config.blobs == Path("/mnt/tệp")
-    assert config.hub_key_file == Path("/srv/liên thông/hub-key.pem")
+    assert config.hub_key_file == Path("/srv/liên thông/hub-key.pem") == config.secrets_key
 
 
 @pytest.mark.parametrize(
@@ -49,6 +49,10 @@ def test_settings_that_are_given() -> None:
         ({"max_batch_messages": 0}, "--max-batch-messages"),
         ({"request_seconds": 0}, "--request-seconds"),
         ({"stop_seconds": -1}, "--stop-seconds"),
+        ({"axis_registration": "có"}, "--axis-registration"),
+        ({"axis_clock_seconds": 0}, "--axis-clock-seconds"),
+        ({"axis_clock_seconds": 86_401}, "--axis-clock-seconds"),
+        ({"secrets_key_file": "khong-co.pem"}, "--secrets-key-file"),
         ({"host": "0.0.0.0"}, "--allow-plain-http"),
         ({"host": "::"}, "--tls-cert"),
         ({"host": "truc.yenbai.gov.vn"}, "--tls-cert"),

@@ -75,7 +75,7 @@ def test_a_text_that_is_not_what_was_sealed_gets_no_receipt() -> None:
 def test_the_texts_of_events_never_change() -> None:
     """Ends of deliveries are derived again years later: these very bytes are under seals."""
     kinds = (EventKind.ACKNOWLEDGED, EventKind.REFUSED, EventKind.EXPIRED, EventKind.RECALLED)
-    assert events.ENDED_KINDS == kinds
+    assert kinds == events.ENDED_KINDS
     ended = events.ended(
         EventKind.REFUSED, AT, MESSAGE, "H63", "7/UBND", DIGEST, "văn-yên", ["000.00.31.H63"], "sai nơi nhận"
     )

@@ -7,7 +7,7 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hub.directory.picture import Agency, Changes, Credential, Endpoint, Group, Key, Picture
+from hub.directory.picture import Agency, Changes, Credential, Endpoint, Group, Key, Picture, System
 from protocol.signature import generate
 
 PUBLIC = generate("ES256").public_key()
@@ -158,3 +158,14 @@ def test_followed_step_by_step_or_loaded_at_once_the_picture_is_the_same(
     for name in [*CODES, "x", "y", "z"]:
         assert followed.agency(name) == loaded.agency(name)
         assert below(followed, name) == below(loaded, name)
+
+
+def test_systems_of_the_axis_and_their_endpoints() -> None:
+    tinh, vanyen = System("yb.tinh", 1, 7, (b"s",)), System("yb.vanyen", 2, 0, (b"t", b"u"))
+    old = Picture().with_changes(Changes(revision=1, systems=[tinh, vanyen]))
+    assert old.systems == {"yb.tinh": tinh, "yb.vanyen": vanyen}
+    assert old.axis_endpoints == {1, 2}
+    shut = replace(vanyen, active=False)
+    new = old.with_changes(Changes(revision=2, systems=[shut]))
+    assert (new.systems["yb.vanyen"], new.axis_endpoints) == (shut, {1})
+    assert (old.systems["yb.vanyen"], old.axis_endpoints) == (vanyen, {1, 2}), "the old one is as it was"

@@ -95,11 +95,6 @@ create table catalogue (
 );
 alter table watermark add id uuid;
 
-drop function commit_messages(
-    uuid, timestamptz, bytea, text, uuid[], int[], text[], text[], smallint[], smallint[], bytea[], bigint[],
-    timestamptz[], text[], bytea[], int[], text[], int[], int[], int[], int[], bytea[], uuid[], int[], bytea[],
-    text[], int[], text[], text[], text[], int[], smallint[], smallint[], smallint[], text[]);
-
 -- Commits one batch of messages. Raises LT409 and writes nothing when any (endpoint, sender_id) exists.
 -- Work that needs no order comes first; the lock that makes sequences follow commits is taken last.
 --
