@@ -5,10 +5,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint types bench serve clean
+.PHONY: help demo test check lint types bench bench-long bench-peers load serve clean
 
 help:  ## List the targets
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 
 demo: $(VENV)/installed  ## Watch a morning of documents go from agency to agency
 	$(BIN)/lienthong demo
@@ -25,8 +25,20 @@ lint: $(VENV)/installed-test  ## Style and likely mistakes
 types: $(VENV)/installed-test  ## Types, strictly
 	$(BIN)/mypy
 
-bench: $(VENV)/installed-bench  ## Documents per second and CPU per document, beside the bare floors
+bench: $(VENV)/installed-bench  ## Documents per second, CPU per document and latencies, beside the bare floors
 	$(BIN)/python -m benchmarks.bench
+	$(BIN)/python -m benchmarks.charts
+
+bench-long: $(VENV)/installed-bench  ## 10,000 idle endpoints, a million waiting documents: about 15 minutes
+	$(BIN)/python -m benchmarks.bench --long
+	$(BIN)/python -m benchmarks.sweeps
+	$(BIN)/python -m benchmarks.charts
+
+bench-peers: $(VENV)/installed-bench-peers  ## The hub and other people's queues in turn, on this machine
+	$(BIN)/python -m benchmarks.peers
+
+load: $(VENV)/installed-bench  ## Locust against a hub of its own, with a report
+	$(BIN)/python -m benchmarks.locust --html benchmarks/results/load.html
 
 serve: $(VENV)/installed  ## Run a hub in ./data
 	$(BIN)/lienthong serve
@@ -47,4 +59,8 @@ $(VENV)/installed-test: $(VENV)/installed
 
 $(VENV)/installed-bench: $(VENV)/installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
+	@touch $@
+
+$(VENV)/installed-bench-peers: $(VENV)/installed-bench
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench-peers]'
 	@touch $@

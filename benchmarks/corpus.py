@@ -7,7 +7,9 @@ the same length, so that a request's head can be written once for each sender.
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, field
+from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
@@ -76,6 +78,23 @@ class Corpus:
     def requests(self) -> int:
         return len(self.documents) // self.per_request
 
+    def sender_id(self, place: int) -> str:
+        """How the hub names the document at `place`."""
+        return _ID.format(self.first + place)
+
+    def holds(self, place: int, document: bytes) -> bool:
+        """Whether these are the bytes that the recipient of the document at `place` should get."""
+        return self.documents[place] == document
+
+    def digest(self, place: int) -> str:
+        """What the hub's events call the bytes of the document at `place`: SHA-256 in hex."""
+        return hashlib.sha256(self.documents[place]).hexdigest()
+
+    def place_of(self, sender_id: str) -> int:
+        """Where the document with this id stands; -1 when it is not one of these."""
+        place = int(sender_id) - self.first if sender_id.isdecimal() else -1
+        return place if place < len(self.documents) else -1
+
     def request(self, number: int) -> tuple[bytes, bytes]:
         """Head and body of a request."""
         start = number * self.per_request
@@ -87,19 +106,23 @@ class Corpus:
         return self.heads[number % len(self.heads)], body
 
 
-def number_of(sender_id: str) -> int:
-    """The number of the document with this id. Raises ValueError for an id not made here."""
-    return int(sender_id)
-
-
 class Press:
     """Makes documents; numbers them on and on, so that none comes twice in a database."""
 
-    def __init__(self, senders: list[Sender], receivers: list[Receiver], host: str) -> None:
+    def __init__(
+        self,
+        senders: list[Sender],
+        receivers: list[Receiver],
+        host: str,
+        *,
+        addresses: list[str] | None = None,
+        first: int = 0,
+    ) -> None:
+        """Documents go to the receivers' agencies in turn, or to `addresses`. The first one is number `first`."""
         self._senders = senders
-        self._codes = [code for receiver in receivers for code in receiver.codes]
+        self._codes = addresses or [code for receiver in receivers for code in receiver.codes]
         self._host = host
-        self._next = 0
+        self._next = first
         self._templates: dict[tuple[int, int, bool], tuple[bytes, bytes]] = {}
 
     def _template(self, sender: int, agency: int, urgent: bool) -> tuple[bytes, bytes]:
@@ -126,29 +149,41 @@ class Press:
             self._templates[key] = before, after
         return self._templates[key]
 
-    def make(self, requests: int, per_request: int) -> Corpus:
-        """Sign the documents of `requests` requests (about 30 µs each)."""
-        first, senders, codes = self._next, len(self._senders), len(self._codes)
-        documents = []
-        for request in range(requests):
-            sender = request % senders
-            sign = self._senders[sender].signer.sign
-            for number in range(self._next, self._next + per_request):
-                agency = (number + number // senders) % codes
-                before, after = self._template(sender, agency, number % URGENT_EVERY == 0)
-                documents.append(sign(before + _ID.format(number).encode() + after))
-            self._next += per_request
-        size = len(documents[0]) * per_request + per_request - 1
-        media_type = "application/jose" if per_request == 1 else "application/x-ndjson"
-        heads = [
+    def payload(self, sender: int, number: int) -> bytes:
+        """What is signed of the document with this number."""
+        agency = agency_of(number, len(self._senders), len(self._codes))
+        before, after = self._template(sender, agency, number % URGENT_EVERY == 0)
+        return before + _ID.format(number).encode() + after
+
+    def heads(self, media_type: str, size: int) -> list[bytes]:
+        """The head of a request with a body of `size` bytes, by sender."""
+        return [
             (
                 f"POST /v1/messages HTTP/1.1\r\nHost: {self._host}\r\nAuthorization: Bearer {sender.token}\r\n"
                 f"Content-Type: {media_type}\r\nContent-Length: {size}\r\n\r\n"
             ).encode()
             for sender in self._senders
         ]
-        return Corpus(first, per_request, documents, heads)
+
+    def make(self, requests: int, per_request: int) -> Corpus:
+        """Sign the documents of `requests` requests (about 30 µs each)."""
+        first = self._next
+        documents = []
+        for request in range(requests):
+            sender = request % len(self._senders)
+            sign = self._senders[sender].signer.sign
+            for number in range(self._next, self._next + per_request):
+                documents.append(sign(self.payload(sender, number)))
+            self._next += per_request
+        size = len(documents[0]) * per_request + per_request - 1
+        media_type = "application/jose" if per_request == 1 else "application/x-ndjson"
+        return Corpus(first, per_request, documents, self.heads(media_type, size))
 
 
-def _members(document: Document) -> dict[str, object]:
+def agency_of(number: int, senders: int, agencies: int) -> int:
+    """The place of the agency to which document `number` goes. Each sender writes to each of them in turn."""
+    return (number + number // senders) % agencies
+
+
+def _members(document: Document) -> dict[str, Any]:
     return {name: getattr(document, name) for name in document.__struct_fields__}

@@ -18,7 +18,7 @@ from benchmarks.corpus import Corpus
 from benchmarks.generator import closed_loop
 from benchmarks.ledger import Ledger
 from benchmarks.node import Node, tree_seconds
-from hub.worker import listen
+from hub.listener import listen
 from protocol.ids import uuid7
 from protocol.signature import PublicKey, parse, verify
 

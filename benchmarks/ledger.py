@@ -7,7 +7,6 @@ signs a whole batch, so its signature is checked once, and each of its receipts 
 from __future__ import annotations
 
 import asyncio
-import hashlib
 from array import array
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -54,9 +53,11 @@ class Conservation:
 class Ledger:
     """What happened to the documents of one corpus."""
 
-    def __init__(self, corpus: Corpus) -> None:
+    def __init__(self, corpus: Corpus, recipients: int = 1) -> None:
+        """`recipients`: agencies that each document is for."""
         count = len(corpus.documents)
         self._corpus = corpus
+        self._recipients = recipients
         self.submitted = array("d", bytes(8 * count))
         """When each document was sent, or due (seconds of `perf_counter`)."""
         self.acked = array("d", bytes(8 * count))
@@ -81,10 +82,10 @@ class Ledger:
         self._answers.append((request, body))
         self.answered_documents += self._corpus.per_request
 
-    def delivered(self, number: int, document: bytes) -> int:
-        """A mailbox handed out document `number` as `document`. Returns its place, -1 if it is a stray."""
-        place = number - self._corpus.first
-        if not 0 <= place < len(self._delivered) or self._corpus.documents[place] != document:
+    def delivered(self, sender_id: str, document: bytes) -> int:
+        """A mailbox handed out the document with this id. Returns its place, -1 if it is a stray."""
+        place = self._corpus.place_of(sender_id)
+        if place < 0 or not self._corpus.holds(place, document):
             self.strays += 1
             return -1
         if self._delivered[place]:
@@ -118,6 +119,13 @@ class Ledger:
 
     def verify(self, keys: Mapping[str, PublicKey]) -> Conservation:
         """Check all receipts with the hub's public keys, and count."""
+        receipted, seals = self.receipts(keys)
+        return Conservation(
+            self.sent_documents, receipted, sum(self._delivered), self.acknowledged, self.strays, seals
+        )
+
+    def receipts(self, keys: Mapping[str, PublicKey]) -> tuple[int, int]:
+        """How many documents have a receipt that proves their acceptance, and how many seals these share."""
         seals: dict[str, tuple[bytes, int]] = {}
         receipted = 0
         for request, body in self._answers:
@@ -125,14 +133,7 @@ class Ledger:
             lines = [body] if self._corpus.per_request == 1 else body.split(b"\n")
             for place, line in zip(range(start, start + self._corpus.per_request), lines, strict=False):
                 receipted += self._proves(place, line, keys, seals)
-        return Conservation(
-            self.sent_documents,
-            receipted,
-            sum(self._delivered),
-            self.acknowledged,
-            self.strays,
-            len(seals),
-        )
+        return receipted, len(seals)
 
     def _proves(
         self, place: int, line: bytes, keys: Mapping[str, PublicKey], seals: dict[str, tuple[bytes, int]]
@@ -151,8 +152,9 @@ class Ledger:
             event = orjson.loads(receipt.event)
         except (LienthongError, msgspec.MsgspecError, ValueError):
             return False
-        return (
+        return bool(
             event["event"] == "accepted"
-            and int(event["id"]) == self._corpus.first + place
-            and event["sha256"] == hashlib.sha256(self._corpus.documents[place]).hexdigest()
+            and event["recipients"] == self._recipients
+            and event["id"] == self._corpus.sender_id(place)
+            and event["sha256"] == self._corpus.digest(place)
         )

@@ -20,30 +20,27 @@ import uvloop
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.bench import BATCH, HEADROOM, Campaign, Mode
-from benchmarks.corpus import SENDERS, Press, Receiver, Sender
+from benchmarks.campaign import HEADROOM
+from benchmarks.corpus import SENDERS, Receiver, Sender
 from benchmarks.node import Node
-from benchmarks.receivers import Receivers
+from benchmarks.scenarios import Setting, modes
 
 SAMPLES_PER_SECOND = 500
-MODES = {"post": Mode("post", 1, 64, 9_000), "batch50": Mode("batch50", BATCH, 16, 16_000)}
-
 _FRAME = re.compile(r"^(?P<function>.*) \((?P<file>[^()]*?)(?::(?P<line>\d+))?\)$")
 
 
 async def sample(options: argparse.Namespace, program: str, console: Console) -> list[tuple[list[str], int]]:
     """Load a fresh hub and sample its first worker; returns (stack from the outside in, samples)."""
-    mode = MODES[options.mode]
+    setting = Setting(options.workers, options.seconds, receivers=options.receivers, linger=options.linger)
+    mode = modes.modes(setting)[options.mode]
     senders = [Sender(number + 1) for number in range(SENDERS)]
     receivers = [Receiver(number) for number in range(options.receivers)]
     async with Node(options.workers) as node:
         await node.register(senders, receivers)
-        press = Press(senders, receivers, node.url.removeprefix("http://"))
-        async with Receivers(node.address, receivers, options.linger / 1000) as reading:
-            campaign = Campaign(node, press, reading, console)
-            warm = await campaign.run(press.make(2 * mode.guess // mode.per_request, mode.per_request), mode, 2)
-            requests = round(warm.rate * (options.seconds + 2) * HEADROOM / mode.per_request)
-            corpus = press.make(requests, mode.per_request)
+        async with modes.reading(setting, node, receivers, mode) as readers:
+            campaign = modes.campaign(setting, node, senders, receivers, mode, readers)
+            warm = await campaign.run(campaign.make(mode, 2 * mode.guess), mode, 2)
+            corpus = campaign.make(mode, warm.rate * (options.seconds + 2) * HEADROOM)
             output = node.folder / "stacks"
             command = [program, "record", "--format", "raw", "--output", str(output), "--nonblocking"]
             command += ["--rate", str(SAMPLES_PER_SECOND), "--duration", str(round(options.seconds))]
@@ -105,7 +102,7 @@ def show(console: Console, stacks: list[tuple[list[str], int]], top: int, lines:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.profile", description=__doc__)
-    parser.add_argument("mode", nargs="?", choices=list(MODES), default="post")
+    parser.add_argument("mode", nargs="?", choices=modes.NAMES, default="post")
     parser.add_argument("--seconds", type=float, default=8)
     parser.add_argument("--top", type=int, default=25)
     parser.add_argument("--lines", action="store_true", help="count lines, not functions")
