@@ -14,7 +14,7 @@ demo: $(VENV)/installed  ## Watch a morning of documents go from agency to agenc
 	$(BIN)/lienthong demo
 
 test: $(VENV)/installed-test  ## Run the whole test suite
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist worksteal
 
 check: lint types test  ## Everything that CI checks
 
