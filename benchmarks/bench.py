@@ -17,7 +17,7 @@ import uvloop
 from rich.console import Console
 
 from benchmarks import report
-from benchmarks.scenarios import Outcome, Scenario, Setting, backlog, fanout, idle, modes, startup
+from benchmarks.scenarios import Outcome, Scenario, Setting, backlog, fanout, idle, large, modes, startup
 
 RESULTS = Path(__file__).parent / "results" / "latest.json"
 QUICK = RESULTS.parent / "quick" / "latest.json"
@@ -29,6 +29,7 @@ LONG: dict[str, Scenario] = {
     "longpoll10k": idle.longpoll,
     "backlog1m": backlog.backlog,
     "xmin": backlog.xmin,
+    "large50": large.run,
 }
 """Too long for `make bench`: by name, or with ``--long``."""
 NAMES = (*modes.NAMES, *SHORT, *LONG)
@@ -117,7 +118,8 @@ def parse_options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     options.seconds = options.seconds or (2.0 if options.quick else 10.0)
     options.output = options.output or (QUICK if options.quick else RESULTS)
     if options.only is None:
-        options.only = [*LONG] if options.long else [*modes.NAMES, *SHORT]
+        short = [name for name in (*modes.NAMES, *SHORT) if name not in modes.BY_NAME]
+        options.only = [*modes.BY_NAME, *LONG] if options.long else short
     return options
 
 

@@ -18,6 +18,7 @@ from benchmarks.generator import Submitted, closed_loop, open_loop
 from benchmarks.ledger import Conservation, Ledger
 from benchmarks.node import Cpu, Node
 from benchmarks.sampler import Sampler
+from protocol.signature import PublicKey
 
 BATCH = 50
 OPEN_SHARE = 0.7
@@ -41,6 +42,14 @@ class Reading(Protocol):
 
 Loop = Callable[[tuple[str, int], Corpus, Ledger, int, float], Awaitable[Submitted]]
 """`generator.closed_loop`, whose last argument is seconds; `generator.open_loop`, requests a second; their kin."""
+
+Verify = Callable[[Ledger, Mapping[str, PublicKey]], Awaitable[Conservation]]
+"""Counts a load's documents and checks their receipts with the hub's public keys, after the clock has stopped."""
+
+
+async def verified(ledger: Ledger, keys: Mapping[str, PublicKey]) -> Conservation:
+    """`Verify`, where the answers hold the receipts."""
+    return ledger.verify(keys)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +105,7 @@ class Campaign:
     console: Console
     closed: Loop = closed_loop
     open: Loop = open_loop
+    verify: Verify = verified
     conservation: list[Conservation] = field(default_factory=list)
     refused: dict[str, int] = field(default_factory=dict)
     details: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -128,7 +138,7 @@ class Campaign:
         wal = await control.fetchval(lsn) - wal
         await control.close()
         self.receivers.check()
-        conservation = ledger.verify(await node.keys())
+        conservation = await self.verify(ledger, await node.keys())
         self.conservation.append(conservation)
         for status, count in submitted.refused.items():
             self.refused[str(status)] = self.refused.get(str(status), 0) + count

@@ -30,7 +30,7 @@ mpl.rcParams["axes.spines.top"] = mpl.rcParams["axes.spines.right"] = False
 
 Results = dict[str, Any]
 INK = "#1b3a5c"
-COLOURS = ("#1b3a5c", "#c8553d", "#3e8e6e", "#b08a2e", "#7a5195")
+COLOURS = ("#1b3a5c", "#c8553d", "#3e8e6e", "#b08a2e", "#7a5195", "#5b8db8")
 _HIDDEN = 0.99999
 """The percentile axis ends here: beyond is only the worst request."""
 

@@ -36,6 +36,8 @@ class Sender:
 
     number: int
     token: str = ""
+    secret: str = ""
+    """Of its system on the axis's interface, if it has one."""
     code: str = field(init=False)
     name: str = field(init=False)
     signer: Signer = field(init=False)
@@ -52,6 +54,8 @@ class Receiver:
 
     number: int
     token: str = ""
+    secret: str = ""
+    """Of its system on the axis's interface, if it has one."""
     codes: list[str] = field(init=False)
     name: str = field(init=False)
 
@@ -94,6 +98,10 @@ class Corpus:
         """Where the document with this id stands; -1 when it is not one of these."""
         place = int(sender_id) - self.first if sender_id.isdecimal() else -1
         return place if place < len(self.documents) else -1
+
+    def accepts(self, status: int, body: bytes) -> bool:
+        """Whether this answer says that the hub has what the request carried."""
+        return status in (200, 202)
 
     def request(self, number: int) -> tuple[bytes, bytes]:
         """Head and body of a request."""

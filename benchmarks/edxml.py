@@ -35,6 +35,11 @@ _SENTENCES = (
 )
 
 
+def numbered(number: int) -> bytes:
+    """A document's number, as it stands in it."""
+    return _NUMBER.format(number).encode()
+
+
 @dataclass(slots=True)
 class EdxmlCorpus(Corpus):
     """edXML documents; the hub names them after their bytes."""
@@ -52,8 +57,8 @@ class EdxmlCorpus(Corpus):
 class EdxmlPress(Press):
     """Makes edXML documents, one to a request."""
 
-    def __init__(self, senders: list[Sender], receivers: list[Receiver], host: str) -> None:
-        super().__init__(senders, receivers, host)
+    def __init__(self, senders: list[Sender], receivers: list[Receiver], host: str, *, first: int = 0) -> None:
+        super().__init__(senders, receivers, host, first=first)
         self._names = [receiver.name for receiver in receivers for _ in receiver.codes]
         chance = random.Random(102_2016)
         self._scans = [chance.randbytes(10_500) for _ in range(SCANS)]
@@ -68,10 +73,15 @@ class EdxmlPress(Press):
             sender = request % len(self._senders)
             agency = agency_of(number, len(self._senders), len(self._codes))
             parts = self._between(sender, agency, number % URGENT_EVERY == 0)
-            documents.append(_NUMBER.format(number).encode().join(parts))
+            documents.append(numbered(number).join(parts))
         self._next += requests
         places = {hashlib.sha256(document).hexdigest(): place for place, document in enumerate(documents)}
         return EdxmlCorpus(first, 1, documents, self.heads("application/xml", DOCUMENT_BYTES), places)
+
+    def around(self, scan: bytes) -> list[bytes]:
+        """What stands between the places of its number in a document of any size, with `scan` attached."""
+        written = self._write(0, 0, False, "UBND-VX", _SUBJECTS[0], _SENTENCES[0], scan)
+        return written.split(numbered(0))
 
     def _between(self, sender: int, agency: int, urgent: bool) -> list[bytes]:
         """What stands between the places of a document's number."""
@@ -85,7 +95,7 @@ class EdxmlPress(Press):
             text = " ".join(chance.choices(_SENTENCES, k=60)).encode()[:room].decode(errors="ignore")
             text += "." * (room - len(text.encode()))
             written = self._write(sender, agency, urgent, notation, subject, text, scan)
-            self._parts[key] = written.split(_NUMBER.format(0).encode())
+            self._parts[key] = written.split(numbered(0))
         return self._parts[key]
 
     def _write(

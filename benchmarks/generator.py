@@ -116,11 +116,11 @@ class Submitted:
     ended: float = 0.0
     requests: int = 0
     latencies: list[float] = field(default_factory=list)
-    """Of each request answered 202, from when it was sent or, in the open loop, from when it was due."""
+    """Of each request that was accepted, from when it was sent or, in the open loop, from when it was due."""
     lags: list[float] = field(default_factory=list)
     """Open loop: how long after it was due each request was sent."""
     refused: Counter[int] = field(default_factory=Counter)
-    """Answers other than 202, by status."""
+    """Other answers, by status."""
 
 
 class _Load:
@@ -164,7 +164,7 @@ class _Load:
         connection.request = -1
         now = perf_counter()
         self.under_way -= 1
-        if status in (200, 202):
+        if self.corpus.accepts(status, body):
             self.found.latencies.append(now - self.since[number])
             self.ledger.answered(number, body)
         else:

@@ -56,14 +56,15 @@ class Ledger:
     def __init__(self, corpus: Corpus, recipients: int = 1) -> None:
         """`recipients`: agencies that each document is for."""
         count = len(corpus.documents)
-        self._corpus = corpus
+        self.corpus = corpus
         self._recipients = recipients
         self.submitted = array("d", bytes(8 * count))
         """When each document was sent, or due (seconds of `perf_counter`)."""
         self.acked = array("d", bytes(8 * count))
         """When the answer to its acknowledgement came."""
         self._delivered = bytearray(count)
-        self._answers: list[tuple[int, bytes]] = []
+        self.answers: list[tuple[int, bytes]] = []
+        """Requests that were accepted, and the answers to them, which hold their receipts."""
         self.sent_documents = 0
         self.answered_documents = 0
         self.acknowledged = 0
@@ -72,20 +73,20 @@ class Ledger:
         self._progress = asyncio.Event()
 
     def sent(self, request: int, since: float) -> None:
-        per_request = self._corpus.per_request
+        per_request = self.corpus.per_request
         start = request * per_request
         for place in range(start, start + per_request):
             self.submitted[place] = since
         self.sent_documents += per_request
 
     def answered(self, request: int, body: bytes) -> None:
-        self._answers.append((request, body))
-        self.answered_documents += self._corpus.per_request
+        self.answers.append((request, body))
+        self.answered_documents += self.corpus.per_request
 
     def delivered(self, sender_id: str, document: bytes) -> int:
         """A mailbox handed out the document with this id. Returns its place, -1 if it is a stray."""
-        place = self._corpus.place_of(sender_id)
-        if place < 0 or not self._corpus.holds(place, document):
+        place = self.corpus.place_of(sender_id)
+        if place < 0 or not self.corpus.holds(place, document):
             self.strays += 1
             return -1
         if self._delivered[place]:
@@ -128,10 +129,10 @@ class Ledger:
         """How many documents have a receipt that proves their acceptance, and how many seals these share."""
         seals: dict[str, tuple[bytes, int]] = {}
         receipted = 0
-        for request, body in self._answers:
-            start = request * self._corpus.per_request
-            lines = [body] if self._corpus.per_request == 1 else body.split(b"\n")
-            for place, line in zip(range(start, start + self._corpus.per_request), lines, strict=False):
+        for request, body in self.answers:
+            start = request * self.corpus.per_request
+            lines = [body] if self.corpus.per_request == 1 else body.split(b"\n")
+            for place, line in zip(range(start, start + self.corpus.per_request), lines, strict=False):
                 receipted += self._proves(place, line, keys, seals)
         return receipted, len(seals)
 
@@ -155,6 +156,6 @@ class Ledger:
         return bool(
             event["event"] == "accepted"
             and event["recipients"] == self._recipients
-            and event["id"] == self._corpus.sender_id(place)
-            and event["sha256"] == self._corpus.digest(place)
+            and event["id"] == self.corpus.sender_id(place)
+            and event["sha256"] == self.corpus.digest(place)
         )

@@ -20,6 +20,7 @@ import uvloop
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.axis import add_systems
 from benchmarks.campaign import HEADROOM
 from benchmarks.corpus import SENDERS, Receiver, Sender
 from benchmarks.node import Node
@@ -37,6 +38,8 @@ async def sample(options: argparse.Namespace, program: str, console: Console) ->
     receivers = [Receiver(number) for number in range(options.receivers)]
     async with Node(options.workers) as node:
         await node.register(senders, receivers)
+        if mode.name == "axis":
+            await add_systems(node, senders)
         async with modes.reading(setting, node, receivers, mode) as readers:
             campaign = modes.campaign(setting, node, senders, receivers, mode, readers)
             warm = await campaign.run(campaign.make(mode, 2 * mode.guess), mode, 2)

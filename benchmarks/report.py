@@ -137,6 +137,7 @@ MODES = {
     "stream": "stream",
     "manifest50": "manifest of 50",
     "edxml": "edXML, 18 KB",
+    "axis": "edXML, axis's SDK",
 }
 """Ways of submitting, in the order of the tables' columns."""
 
@@ -172,6 +173,17 @@ SCENARIOS: dict[str, tuple[str, tuple[Row, ...]]] = {
     ),
     "fanout300": ("One document to 300 endpoints", _FANOUT),
     "fanout3000": ("One document to 3,000 endpoints", _FANOUT),
+    "large50": (
+        "Documents of 50 MB through the axis's interface",
+        (
+            ("MiB/s, each sent, fetched and ended", "mib_per_s", 1),
+            ("CPU for a MiB, hub + PostgreSQL, ms", "cpu_ms_per_mib", 2),
+            ("a worker before the first, MiB resident", "worker_idle_mib", 1),
+            ("a worker at most, MiB resident", "worker_peak_mib", 1),
+            ("   in the first half", "worker_peak_first_half_mib", 1),
+            ("used by others meanwhile, share of the CPUs", "others_cpu_share", 2),
+        ),
+    ),
     "idle10k": ("Endpoints that wait on streams", _WAITING),
     "longpoll10k": ("Endpoints that wait with long-polls", _WAITING),
     "backlog1m": (

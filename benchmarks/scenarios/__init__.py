@@ -4,6 +4,7 @@ modes       the ways of submitting: rate, latency, CPU (post, batch50, edxml, â€
 startup     how long a hub takes to start
 fanout      one document to hundreds of endpoints, and what others feel of it
 idle        10,000 endpoints that wait
+large       documents of 50 MB, and the memory of a worker meanwhile
 backlog     a million waiting documents; a transaction that holds back vacuum
 """
 

@@ -105,7 +105,7 @@ class _Paced(Ledger):
 
     def answered(self, request: int, body: bytes) -> None:
         super().answered(request, body)
-        number = self._corpus.first + request
+        number = self.corpus.first + request
         agency = agency_of(number, SENDERS, AGENCIES_PER_RECEIVER * len(self._readers))
         self._readers[agency // AGENCIES_PER_RECEIVER].owe()
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-from benchmarks import floors, report, stream
+from benchmarks import axis, floors, report, stream
+from benchmarks.axis import AxisPress
 from benchmarks.campaign import BATCH, Campaign, Mode, named
 from benchmarks.corpus import SENDERS, Press, Receiver, Sender
 from benchmarks.edxml import EdxmlPress
@@ -17,6 +18,8 @@ from benchmarks.scenarios import Outcome, Setting
 from benchmarks.stream import StreamReceivers
 
 NAMES = tuple(report.MODES)
+BY_NAME = ("axis",)
+"""Of these, what `make bench` leaves out, to stay under four minutes."""
 APART = 1_000_000_000
 """Between the numbers of two modes' first documents."""
 
@@ -29,6 +32,7 @@ def modes(setting: Setting) -> dict[str, Mode]:
         Mode("stream", 1, setting.batch_connections, 16_000),
         Mode("manifest50", BATCH, setting.batch_connections, 40_000),
         Mode("edxml", 1, setting.connections, 2_500),
+        Mode("axis", 1, setting.connections, 2_500),
     )
     return {mode.name: mode for mode in listed}
 
@@ -41,6 +45,8 @@ async def run(setting: Setting, names: tuple[str, ...] = NAMES) -> list[Outcome]
     setting.say(f"starting a hub of {setting.workers} workers on a fresh PostgreSQL")
     async with Node(setting.workers) as node:
         await node.register(senders, receivers)
+        if "axis" in names:
+            await axis.add_systems(node, senders)
         bare = None
         if setting.floors:
             setting.say("the bare floors")
@@ -88,15 +94,16 @@ def campaign(
     if mode.name == "stream":
         made.closed = partial(stream.closed_loop, senders=senders)
         made.open = partial(stream.open_loop, senders=senders)
+    elif mode.name == "axis":
+        made.verify = partial(axis.verify, node, senders)
     return made
 
 
 def _press(node: Node, senders: list[Sender], receivers: list[Receiver], mode: Mode) -> Press:
     """What makes a mode's documents."""
     host = node.url.removeprefix("http://")
-    if mode.name == "edxml":
-        return EdxmlPress(senders, receivers, host)
-    kind = ManifestPress if mode.name == "manifest50" else Press
+    kinds: dict[str, type[Press]] = {"manifest50": ManifestPress, "edxml": EdxmlPress, "axis": AxisPress}
+    kind = kinds.get(mode.name, Press)
     return kind(senders, receivers, host, first=NAMES.index(mode.name) * APART)
 
 

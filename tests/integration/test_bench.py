@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import subprocess
 import sys
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from benchmarks import charts, latency, summary
+from benchmarks.axis import AxisPress, system_id
 from benchmarks.bench import collect, keep, parse_options
 from benchmarks.corpus import Corpus, Press, Receiver, Sender
 from benchmarks.crowd import Deliveries
@@ -20,13 +23,13 @@ from benchmarks.ledger import Conservation, Ledger
 from benchmarks.manifest import ManifestPress
 from benchmarks.scenarios import Outcome
 from benchmarks.websocket import Socket
-from protocol import edxml
+from protocol import edxml, vxp
 from protocol.manifest import open_entry
 from protocol.message import read_document
 from protocol.signature import parse, verify
 
 ROOT = Path(__file__).parents[2]
-MODES = ("post", "batch50", "stream", "manifest50", "edxml")
+MODES = ("post", "batch50", "stream", "manifest50", "edxml", "axis")
 EACH = (
     "docs_per_s",
     "cpu_us_per_doc",
@@ -74,6 +77,9 @@ SCENARIOS = (
     "backlog1m.drain_deliveries_per_s",
     "xmin.ratio",
     "xmin.docs_per_s",
+    "large50.mib_per_s",
+    "large50.worker_idle_mib",
+    "large50.worker_peak_mib",
 )
 
 
@@ -141,7 +147,9 @@ def test_samples_charts_and_the_page_come_from_the_figures(folder: Path) -> None
 
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize(
-    "names", [("startup", "fanout300"), ("idle10k", "longpoll10k"), ("backlog1m", "xmin")], ids="+".join
+    "names",
+    [("startup", "fanout300"), ("idle10k", "longpoll10k"), ("backlog1m", "xmin"), ("large50",)],
+    ids="+".join,
 )
 def test_the_other_scenarios_run_small(names: tuple[str, ...], tmp_path: Path) -> None:
     output = tmp_path / "latest.json"
@@ -155,6 +163,7 @@ def test_the_other_scenarios_run_small(names: tuple[str, ...], tmp_path: Path) -
     assert all(found[f"{name}.conserved"] for name in names)
     assert found.get("idle10k.endpoints", 60) == found.get("longpoll10k.endpoints", 60) == 60
     assert found.get("backlog1m.waiting", 2000) == 2000
+    assert found.get("large50.document_bytes", 50_000_000) >= 50_000_000
     assert found.get("fanout300.deliveries", 0) == 300 * found.get("fanout300.documents", 0)
 
 
@@ -236,7 +245,9 @@ def test_results_of_other_scenarios_are_kept(tmp_path: Path) -> None:
 def test_a_quick_run_leaves_the_real_results_alone() -> None:
     quick, real = parse_options(["--quick"]), parse_options([])
     assert quick.output != real.output and quick.output.parent.parent == real.output.parent
-    assert "backlog1m" not in real.only and parse_options(["--long"]).only.count("backlog1m") == 1
+    long = parse_options(["--long"]).only
+    for name in ("backlog1m", "axis", "large50"):
+        assert name not in real.only and long.count(name) == 1
 
 
 # -- what the load is made of ---------------------------------------------------------------------
@@ -273,6 +284,34 @@ def test_edxml_documents_can_be_read_and_have_one_length() -> None:
         assert header.sender == Sender(1 + place % 2).code and not header.warnings
         assert header.references and corpus.place_of(corpus.sender_id(place)) == place
     assert corpus.place_of("edxml:" + "0" * 64) == -1
+
+
+def test_requests_of_the_axis_are_signed_each_for_itself() -> None:
+    senders = [Sender(1, secret="bí mật một"), Sender(2, secret="bí mật hai")]
+    corpus = AxisPress(senders, [Receiver(0)], "hub").make(5, 1)
+    signatures = set()
+    for request in range(5):
+        sender = senders[request % 2]
+        head, body = corpus.request(request)
+        first, *lines = head.removesuffix(b"\r\n\r\n").split(b"\r\n")
+        headers = [(name, value) for name, _, value in (line.partition(b": ") for line in lines)]
+        claim = vxp.read_claim(headers)
+        assert first == b"POST /vxp/sendEdoc HTTP/1.1" and (b"Content-Length", b"%d" % len(body)) in headers
+        assert (claim.system_id, claim.get("from")) == (system_id(sender), sender.code)
+        assert claim.is_signed_with(sender.secret.encode())
+        assert claim.get("hash-file") == hashlib.sha256(body).hexdigest()
+        assert edxml.read(body, whole=True).sender == sender.code
+        assert abs(claim.age(datetime.now(UTC))) < timedelta(minutes=5)
+        signatures.add(claim.signature)
+    assert len(signatures) == 5
+    assert corpus.accepts(200, vxp.ok(DocId="1"))
+    assert not corpus.accepts(200, vxp.fail(vxp.Refusal(vxp.Code.STALE)))
+
+
+def test_a_document_of_the_axis_without_a_receipt_does_not_count() -> None:
+    ledger = Ledger(AxisPress([Sender(1, secret="-")], [Receiver(0)], "hub").make(1, 1))
+    ledger.answers = [(0, b'{"state":"accepted","receipt":null}')]
+    assert ledger.receipts({}) == (0, 0)
 
 
 @pytest.mark.parametrize("cuts", [1, 3, 1000])
