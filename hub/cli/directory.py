@@ -210,7 +210,7 @@ def endpoint_list(output: Output, data_dir: str, database_url: str) -> None:
 def _limits_text(messages: float | None, octets: float | None) -> str:
     """Limits as people read them; nothing where the hub's default holds."""
     named = ((messages, "messages/s"), (octets, "bytes/s"))
-    return ", ".join(f"{rate:,g} {unit}" if rate else f"any {unit}" for rate, unit in named if rate is not None)
+    return ", ".join(f"{rate:,.10g} {unit}" if rate else f"any {unit}" for rate, unit in named if rate is not None)
 
 
 @endpoint.command("limit")

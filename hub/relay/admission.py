@@ -10,8 +10,8 @@ of the hub growing until the system ends it. Asked in this order:
 
 The share is a dynamic threshold (Choudhury and Hahne, IEEE/ACM Transactions on Networking 6(2), 1998): an
 endpoint may hold at most `SHARE` = 2 times what is left free. One endpoint alone therefore holds at most two
-thirds of the limit, k of them that take all they can hold leave 1/(2k + 1) of it, and one that holds nothing
-yet always finds two thirds of what is free. (docs/adr/0013)
+thirds of the limit, k of them that flood settle where 1/(2k + 1) of it is left, and one that holds nothing yet
+always finds two thirds of what is free. (docs/adr/0013)
 """
 
 from __future__ import annotations

@@ -183,6 +183,31 @@ def test_an_endpoint_from_its_making_to_its_end(lienthong: Lienthong, tmp_path: 
         assert "there is no endpoint 'ai'" in lienthong.fails("endpoint", word, "ai")
 
 
+def test_limits_of_an_endpoint_are_set_shown_and_taken_back(lienthong: Lienthong) -> None:
+    lienthong.json("endpoint", "add", "mù-cang-chải")
+
+    def row() -> tuple[float | None, float | None]:
+        (found,) = [row for row in lienthong.json("endpoint", "list") if row["name"] == "mù-cang-chải"]
+        return found["rate_messages"], found["rate_bytes"]
+
+    assert row() == (None, None)
+    set_ = lienthong.json("endpoint", "limit", "mù-cang-chải", "--messages", 50)
+    assert set_ == {"name": "mù-cang-chải", "rate_messages": 50.0, "rate_bytes": None}
+    told = lienthong("endpoint", "limit", "mù-cang-chải", "--bytes", 5_000_000)
+    assert "may submit 50 messages/s, 5,000,000 bytes/s" in told
+    assert row() == (50.0, 5e6), "what is not given stays"
+    assert "50 messages/s, 5,000,000 bytes/s" in lienthong("endpoint", "list")
+    assert "any messages/s, 5,000,000" in lienthong("endpoint", "limit", "mù-cang-chải", "--messages", 0)
+    assert row() == (0.0, 5e6)
+    lienthong("endpoint", "limit", "mù-cang-chải", "--default", "--messages", 7)
+    assert row() == (7.0, None)
+    assert "the hub's default" in lienthong("endpoint", "limit", "mù-cang-chải", "--default")
+    assert row() == (None, None)
+    assert "give --messages" in lienthong.fails("endpoint", "limit", "mù-cang-chải", status=2)
+    assert "-1" in lienthong.fails("endpoint", "limit", "mù-cang-chải", "--messages", -1, status=2)
+    assert "there is no endpoint 'ai'" in lienthong.fails("endpoint", "limit", "ai", "--default")
+
+
 def test_a_token_goes_where_it_is_told(lienthong: Lienthong, tmp_path: Path) -> None:
     file = tmp_path / "t.token"
     file.write_text("cũ")

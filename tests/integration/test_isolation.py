@@ -156,6 +156,17 @@ async def test_limits_and_refusals_are_shown(pair: Pair, http: aiohttp.ClientSes
     assert counts and counts[0] >= 2
 
 
+async def test_a_stream_is_left_unread_while_its_endpoint_is_too_fast(pair: Pair) -> None:
+    await limit(pair.hub, pair.province, messages=20)
+    async with pair.sender.stream() as stream:
+        for _ in range(2):
+            documents = [pair.province.document(VAN_YEN) for _ in range(25)]
+            assert len({sent.id for sent in await asyncio.gather(*map(stream.send, documents))}) == 25
+    assert pair.hub.hub.admission.refused["rate"] == 0
+    entries, _ = await pair.receiver.read(100)
+    assert len(entries) == 50
+
+
 # -- time in the queue --------------------------------------------------------------------------------
 
 

@@ -169,3 +169,14 @@ def test_systems_of_the_axis_and_their_endpoints() -> None:
     new = old.with_changes(Changes(revision=2, systems=[shut]))
     assert (new.systems["yb.vanyen"], new.axis_endpoints) == (shut, {1})
     assert (old.systems["yb.vanyen"], old.axis_endpoints) == (vanyen, {1, 2}), "the old one is as it was"
+
+
+def test_endpoints_with_limits_of_their_own_are_at_hand() -> None:
+    old = Picture().with_changes(
+        Changes(revision=1, endpoints=[Endpoint(1, "một"), Endpoint(2, "hai", rate_messages=5.0)])
+    )
+    assert set(old.limited) == {2}
+    none, other = Endpoint(1, "một", rate_bytes=0.0), Endpoint(2, "hai")
+    new = old.with_changes(Changes(revision=2, endpoints=[none, other]))
+    assert new.limited == {1: none}, "no limit is one of its own too"
+    assert set(old.limited) == {2}
