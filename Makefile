@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint types bench bench-long bench-peers load serve clean
+.PHONY: help demo test test-bench check lint types bench bench-long bench-peers load serve clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -13,8 +13,11 @@ help:  ## List the targets
 demo: $(VENV)/installed  ## Watch a morning of documents go from agency to agency
 	$(BIN)/lienthong demo
 
-test: $(VENV)/installed-test  ## Run the whole test suite
+test: $(VENV)/installed-test  ## Run the test suite
 	$(BIN)/python -m pytest -n auto --dist worksteal
+
+test-bench: $(VENV)/installed-test $(VENV)/installed-bench  ## Try the benchmarks
+	$(BIN)/python -m pytest -m bench
 
 check: lint types test  ## Everything that CI checks
 

@@ -28,6 +28,8 @@ from protocol.manifest import open_entry
 from protocol.message import read_document
 from protocol.signature import parse, verify
 
+pytestmark = pytest.mark.bench
+
 ROOT = Path(__file__).parents[2]
 MODES = ("post", "batch50", "stream", "manifest50", "edxml", "axis")
 EACH = (

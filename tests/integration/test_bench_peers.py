@@ -28,6 +28,8 @@ from benchmarks.peers.share import ACKNOWLEDGED, SEATS, STRAYS, Book, Share
 from benchmarks.peers.skip_locked import SkipLocked
 from benchmarks.peers.sweep import bare_ground
 
+pytestmark = pytest.mark.bench
+
 ROOT = Path(__file__).parents[2]
 LONG_AGO = "2000-01-01"
 RECEIVERS = 2

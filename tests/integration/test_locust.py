@@ -19,6 +19,8 @@ from benchmarks.locust import prepare
 from protocol.signature import generate, private_pem
 from tests.conftest import RunningHub
 
+pytestmark = pytest.mark.bench
+
 ROOT = Path(__file__).parents[2]
 TINY = ("--seconds", "2", "--rate", "20", "--quiet")
 
