@@ -1,8 +1,8 @@
-"""The stream door's load: senders that submit a document a frame, receivers to whom mail is pushed.
+"""The stream door's load: senders that submit what is due, receivers to whom mail is pushed.
 
 `closed_loop` and `open_loop` are those of `generator`, for streams: each connection belongs to one sender and
-has at most `WINDOW` documents without an answer. Frames that are due together are written together, as a
-client would that has them at hand; each holds one document.
+has at most `WINDOW` documents without an answer. Documents that are due together go in one frame, as the hub's own
+client sends what it has at hand.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from benchmarks.websocket import Socket
 from protocol.stream import SUBPROTOCOL
 
 PATH = "/v1/stream"
-WINDOW = 16
+WINDOW = 64
 """Documents that a connection has under way."""
 CREDIT_MESSAGES = 4_000
 CREDIT_BYTES = 16 << 20

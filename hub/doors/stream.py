@@ -132,8 +132,7 @@ class StreamDoor:
             max_msg_size=MAX_FRAME_BYTES,
             decode_text=False,
         )
-        offered = request.headers.get("Sec-WebSocket-Protocol", "")
-        if SUBPROTOCOL not in map(str.strip, offered.split(",")) or not ws.can_prepare(request).ok:
+        if not _asks_for_stream(request) or not ws.can_prepare(request).ok:
             raise Problem("upgrade-required", f"open a WebSocket of subprotocol {SUBPROTOCOL} here")
         await ws.prepare(request)
         connection = Connection(self, request, ws, caller)
@@ -492,3 +491,8 @@ class Connection:
 
         if not self._ws.closed:
             self._start(close())
+
+
+def _asks_for_stream(request: web.Request) -> bool:
+    offered = request.headers.get("Sec-WebSocket-Protocol", "")
+    return SUBPROTOCOL in map(str.strip, offered.split(","))
