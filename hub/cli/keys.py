@@ -87,8 +87,8 @@ def key_add(
     )
 
 
-@key.command("disable")
-@click.argument("kid")
+@key.command("disable", context_settings={"ignore_unknown_options": True})  # a thumbprint may begin with "-"
+@click.argument("kid", type=click.UNPROCESSED)
 @database_options
 @json_option
 @pass_output
