@@ -54,7 +54,10 @@ class _Lane:
 
     def offer(self, previous: int, mails: list[Mail]) -> None:
         if not self.ahead and previous <= self.head < mails[0].entry.seq:  # as nearly always
-            self.ready = self.ready + mails if self.ready else mails.copy()
+            if self.ready:
+                self.ready += mails
+            else:  # `mails` may be another reader's too, and `_NONE` everybody's
+                self.ready = mails.copy()
             self.head = mails[-1].entry.seq
         else:
             self.put_aside(previous, mails)

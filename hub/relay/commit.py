@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -153,7 +153,7 @@ class Batch:
         self.tree = Tree(self.leaves)
         self.seal = sealer.seal(self.tree, str(self.id), self.at)
 
-    def arguments(self, shared: dict[str, str], watched: Watched) -> tuple[Any, ...]:
+    def arguments(self, shared: dict[str, str], watched: Collection[tuple[int, int]]) -> tuple[Any, ...]:
         """What `commit_messages` takes. `shared`: routes, by id, that the store may not hold yet."""
         messages, rejections = self.messages, self.rejections
         count = len(messages)

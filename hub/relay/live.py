@@ -9,7 +9,7 @@ process has committed in between) keeps them aside and reads the gap from the st
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Protocol
 
 from hub.relay.handed import Entry
@@ -28,8 +28,8 @@ class LiveReader(Protocol):
         """`mails` follow `previous` in the mailbox, with nothing between."""
 
 
-Watched = list[tuple[int, int]]
-"""(endpoint, lane) of mailboxes with a live reader, that a batch has mail for."""
+Watched = dict[tuple[int, int], list[int]]
+"""By (endpoint, lane) of mailboxes with a live reader: the places in a batch of what it has for them."""
 
 
 class Live:
@@ -68,31 +68,24 @@ class Live:
 
         Only what is open before the commit begins: else what it writes might be recalled before it is offered.
         """
-        if not self._readers:
-            return []
-        return list(
-            dict.fromkeys(
-                (endpoint, item.lane) for item, endpoint in self._deliveries(messages) if self._is_open(endpoint)
-            )
-        )
-
-    def _deliveries(self, messages: list[Submission]) -> Iterator[tuple[Submission, int]]:
+        watched: Watched = {}
         live = self._readers.keys()
-        for item in messages:
+        if not live:
+            return watched
+        for place, item in enumerate(messages):
             for endpoint in live & item.route.endpoints.keys():
-                yield item, endpoint
+                if self._is_open(endpoint):
+                    watched.setdefault((endpoint, item.lane), []).append(place)
+        return watched
 
     def committed(self, batch: Batch, watched: Watched, base: int, before: list[int]) -> None:
         """`batch` is on disk, its k-th message as sequence `base` + k; `before` answers `watched`."""
-        offers: dict[tuple[int, int], list[Mail]] = {mailbox: [] for mailbox in watched}
-        place = {id(item): seq for seq, item in enumerate(batch.messages, start=base)}
-        for item, endpoint in self._deliveries(batch.messages):
-            mails = offers.get((endpoint, item.lane))
-            if mails is not None:  # else the reader came while the commit was under way: it reads
-                mails.append(_mail(batch, item, place[id(item)], endpoint))
-        for (endpoint, lane), previous in zip(watched, before, strict=True):
-            for reader in self._readers.get(endpoint, ()):
-                reader.offer(lane, previous, offers[endpoint, lane])
+        for ((endpoint, lane), places), previous in zip(watched.items(), before, strict=True):
+            readers = self._readers.get(endpoint, ())  # they may have left, or come: those read
+            if readers:
+                mails = [_mail(batch, batch.messages[place], base + place, endpoint) for place in places]
+                for reader in readers:
+                    reader.offer(lane, previous, mails)
 
 
 def _mail(batch: Batch, item: Submission, seq: int, endpoint: int) -> Mail:
