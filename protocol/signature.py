@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import hashlib
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import orjson
 import pybase64
@@ -43,6 +43,29 @@ _PKCS1 = padding.PKCS1v15()
 
 class KeyFormatError(LienthongError):
     """A key file, JWK or certificate that cannot be used; the message says why."""
+
+
+class SigningError(LienthongError):
+    """A private key that is kept elsewhere cannot be used now; the message says why."""
+
+
+class SigningKey(Protocol):
+    """A private key that only its holder can use, such as one in a hardware security module.
+
+    `public_key` and `sign` may be called from any thread.
+    """
+
+    @property
+    def slow(self) -> bool:
+        """Whether signing may wait for something outside this process: then not on an event loop."""
+
+    def public_key(self) -> PublicKey: ...
+
+    def sign(self, data: bytes, /) -> bytes:
+        """The signature as a JWS holds it (RFC 7518, section 3; RFC 8037): 64 bytes for ES256 and EdDSA.
+
+        Raises SigningError when it cannot sign now.
+        """
 
 
 class Jws(NamedTuple):
@@ -107,11 +130,30 @@ def _parse_header(encoded: bytes) -> tuple[str, str, dict[str, Any]]:
     if header.get("b64", True) is not True:
         raise Problem("not-a-jws", "unencoded payloads (RFC 7797) are not accepted")
     kid = header.get("kid")
-    if kid is None and isinstance(header.get("x5t#S256"), str):
-        kid = "x5t:" + header["x5t#S256"]
+    if kid is None:
+        kid = _by_certificate(header)
     if not isinstance(kid, str) or not kid or len(kid) > 128:
-        raise Problem("not-a-jws", "the protected header must name the key by `kid` or `x5t#S256`")
+        raise Problem("not-a-jws", "the protected header must name the key by `kid`, `x5t#S256` or `x5c`")
     return alg, kid, header
+
+
+def _by_certificate(header: dict[str, Any]) -> str | None:
+    """What a key is called of which the header only names the certificate, or has it in it (`x5c`).
+
+    A certificate in a header is the sender's claim: it is used to look up the one that was registered, never to
+    verify with.
+    """
+    thumbprint = header.get("x5t#S256")
+    if isinstance(thumbprint, str):
+        return "x5t:" + thumbprint
+    match header.get("x5c"):
+        case [str(first), *_]:
+            try:
+                der = pybase64.b64decode(first.encode(), validate=True)
+            except ValueError:
+                raise Problem("not-a-jws", "`x5c` holds base64 of certificates, with padding") from None
+            return "x5t:" + b64url(hashlib.sha256(der).digest())
+    return None
 
 
 def parse(raw: bytes) -> Jws:
@@ -177,10 +219,12 @@ class Signer:
     The protected header is encoded once. `typ` is optional (RFC 7515, section 4.1.9).
     """
 
-    def __init__(self, key: PrivateKey, kid: str | None = None, typ: str | None = None) -> None:
+    def __init__(self, key: PrivateKey | SigningKey, kid: str | None = None, typ: str | None = None) -> None:
         self.key = key
-        self.alg = algorithm_of(key)
-        self.kid = kid or thumbprint(key.public_key())
+        public = key.public_key()
+        self.alg = algorithm_of(public)
+        self.kid = kid or thumbprint(public)
+        self.slow = not isinstance(key, PrivateKey) and key.slow
         header = {"alg": self.alg, "kid": self.kid} | ({"typ": typ} if typ else {})
         self._prefix = b64url(orjson.dumps(header)).encode() + b"."
         self._typed: dict[str, Signer] = {}
@@ -192,7 +236,7 @@ class Signer:
         return self._typed[typ]
 
     def sign(self, payload: bytes) -> bytes:
-        """The compact JWS over `payload`, as ASCII bytes."""
+        """The compact JWS over `payload`, as ASCII bytes. Raises SigningError if a `SigningKey` cannot sign."""
         signing_input = self._prefix + pybase64.urlsafe_b64encode(payload).rstrip(b"=")
         return signing_input + b"." + pybase64.urlsafe_b64encode(self._signature(signing_input)).rstrip(b"=")
 
@@ -201,9 +245,9 @@ class Signer:
         if isinstance(key, ec.EllipticCurvePrivateKey):
             r, s = decode_dss_signature(key.sign(data, _ECDSA_SHA256_SIGN))
             return r.to_bytes(32, "big") + s.to_bytes(32, "big")
-        if isinstance(key, ed25519.Ed25519PrivateKey):
-            return key.sign(data)
-        return key.sign(data, _PSS, _SHA256)
+        if isinstance(key, rsa.RSAPrivateKey):
+            return key.sign(data, _PSS, _SHA256)
+        return key.sign(data)
 
 
 # -- keys and their written forms ---------------------------------------------------------------
