@@ -29,13 +29,26 @@ GROUP = 256
 """Signatures in a group (16 to 28 ms), and in a piece of a larger request."""
 SLICE = 6
 """Signatures that are checked on the event loop at a time."""
+LATER_SECONDS = 30
+"""When to come back where revocation is not known: authorities are asked again meanwhile."""
 
 
 def find_key(picture: Picture, jws: Jws, endpoint: int, agency: str) -> Key:
     """The registered key that a message names, if `agency`, speaking through `endpoint`, may sign with it.
 
-    Raises `Problem` unknown-key, key-not-yours, key-disabled or key-expired. Costs a dict look-up: it
-    comes before the signature check so that a stranger's message is cheap to refuse.
+    Raises `Problem` as `find_signer`.
+    """
+    return find_signer(picture, jws, endpoint, agency)[0]
+
+
+def find_signer(picture: Picture, jws: Jws, endpoint: int, agency: str) -> tuple[Key, str]:
+    """The same, and what the sealed event says of the signer: the JSON of its member `signer`.
+
+    Raises `Problem` unknown-key, key-not-yours, key-disabled, key-expired; and for the certificates in which the
+    key came certificate-required, certificate-untrusted, certificate-expired, certificate-revoked or
+    revocation-unknown. Costs a dict look-up and a few comparisons, whatever the certificate: all of it was worked
+    out before (hub/directory/trust_standing.py). It comes before the signature check so that a stranger's message
+    is cheap to refuse.
     """
     key = picture.keys.get(jws.kid)
     if key is None:
@@ -49,7 +62,16 @@ def find_key(picture: Picture, jws: Jws, endpoint: int, agency: str) -> Key:
         raise Problem("key-expired", f"the key is valid from {key.not_before:%Y-%m-%dT%H:%MZ} on")
     if key.not_after is not None and now >= key.not_after:
         raise Problem("key-expired", f"the key was valid until {key.not_after:%Y-%m-%dT%H:%MZ}")
-    return key
+    refusal: tuple[str, str] | None = None
+    for standing in key.standings:
+        present = standing.at(now)
+        if present.refusal is None:
+            return key, present.signer
+        refusal = refusal or present.refusal
+    if refusal is None:  # a picture put together by hand
+        raise Problem("unknown-key", f"nothing is known of the key {key.kid}")
+    code, detail = refusal
+    raise Problem(code, detail, retry_after=LATER_SECONDS if code == "revocation-unknown" else None)
 
 
 @dataclass(slots=True)
