@@ -20,7 +20,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from functools import lru_cache
 from typing import Annotated, Any
@@ -37,19 +37,43 @@ HASH_BYTES = 32
 
 
 class EventKind(StrEnum):
-    """What can be proven to have happened to a message.
-
-    After the events of ETSI EN 319 522-1: submission acceptance and rejection (A), hand-over to the
-    recipient and its failure (D, E).
-    """
+    """What can be proven to have happened to a message; `STANDARD_EVENTS` has the standard's names."""
 
     ACCEPTED = "accepted"
+    """The hub has it, and so has the mailbox of each recipient: both are one commit."""
     REJECTED = "rejected"
+    RELAYED = "relayed"
+    """Another hub has it, and said so."""
+    RELAY_REJECTED = "relay_rejected"
+    RELAY_FAILED = "relay_failed"
+    HANDED_OVER = "handed_over"
+    """Its bytes were given to the recipient's system."""
     ACKNOWLEDGED = "acknowledged"
     REFUSED = "refused"
     EXPIRED = "expired"
     RECALLED = "recalled"
     """Taken back by its sender before it was handed over."""
+    SIGNATURES_CHECKED = "signatures_checked"
+    """The signatures in a PDF among its attachments were looked at; what was found stands in `pdf`."""
+
+
+STANDARD_EVENTS: dict[EventKind, tuple[str, ...]] = {
+    EventKind.ACCEPTED: ("A.1 SubmissionAcceptance", "D.1 ContentConsignment"),
+    EventKind.REJECTED: ("A.2 SubmissionRejection",),
+    EventKind.RELAYED: ("B.1 RelayAcceptance",),
+    EventKind.RELAY_REJECTED: ("B.2 RelayRejection",),
+    EventKind.RELAY_FAILED: ("B.3 RelayFailure",),
+    EventKind.HANDED_OVER: ("E.1 ContentHandover",),
+    EventKind.ACKNOWLEDGED: ("C.3 ConsignmentAcceptance",),
+    EventKind.REFUSED: ("C.4 ConsignmentRejection",),
+    EventKind.EXPIRED: ("C.5 AcceptanceRejectionExpiry",),
+    EventKind.RECALLED: (),
+    EventKind.SIGNATURES_CHECKED: (),
+}
+"""The events of ETSI EN 319 522-1, clause 6, that each of ours is. The standard knows no taking back, and no looking
+at what is delivered."""
+EVENT_URI = "http://uri.etsi.org/19522/Event/"
+"""Before the standard's name (without its number) it makes the identifier of EN 319 522-3, table 2."""
 
 
 class EvidenceError(LienthongError):
@@ -176,26 +200,36 @@ def timestamp(moment: datetime) -> str:
     return moment.astimezone(UTC).isoformat(timespec="microseconds")[:-6] + "Z"
 
 
+class Promise(msgspec.Struct, frozen=True):
+    """What a seal promises: within `seconds` its events are in the transparency log called `origin`."""
+
+    origin: str
+    seconds: float
+
+
 class Sealer:
     """Turns a batch's events into receipts, with one signature."""
 
-    def __init__(self, hub: str, signer: Signer) -> None:
+    def __init__(self, hub: str, signer: Signer, promise: Promise | None = None) -> None:
         self.hub = hub
+        self._promise = promise
+        self.slow = signer.slow
+        """Whether sealing may take long: then not on an event loop."""
         self._signer = signer
 
     def seal(self, tree: Tree, batch: str, at: datetime) -> str:
-        """The seal over a batch: what the hub signs."""
-        return self._signer.sign(
-            orjson.dumps(
-                {
-                    "hub": self.hub,
-                    "batch": batch,
-                    "at": timestamp(at),
-                    "size": tree.size,
-                    "root": b64url(tree.root),
-                }
-            )
-        ).decode()
+        """The seal over a batch: what the hub signs. Raises SigningError when a key in a token cannot be used."""
+        sealed: dict[str, object] = {
+            "hub": self.hub,
+            "batch": batch,
+            "at": timestamp(at),
+            "size": tree.size,
+            "root": b64url(tree.root),
+        }
+        if self._promise is not None:
+            sealed["log"] = self._promise.origin
+            sealed["logged_by"] = timestamp(at + timedelta(seconds=self._promise.seconds))
+        return self._signer.sign(orjson.dumps(sealed)).decode()
 
 
 def receipt(event: str, index: int, tree: Tree, seal: str) -> Receipt:
@@ -205,13 +239,19 @@ def receipt(event: str, index: int, tree: Tree, seal: str) -> Receipt:
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """What a receipt was found to prove."""
+    """What a receipt was found to prove.
+
+    `log` and `logged_by` are the seal's promise: in which transparency log the event is, at the latest when. None
+    where it makes none.
+    """
 
     event: dict[str, Any]
     hub: str
     batch: str
     sealed_at: str
     kid: str
+    log: str | None = None
+    logged_by: str | None = None
 
 
 KeyLookup = Callable[[str], PublicKey | None]
@@ -229,6 +269,7 @@ def verify_receipt(receipt: Receipt, key_of: KeyLookup, document: bytes | None =
         sealed = orjson.loads(jws.payload)
         root = unb64url(sealed["root"].encode("ascii"))
         size, hub, batch, at = sealed["size"], sealed["hub"], sealed["batch"], sealed["at"]
+        log, logged_by = sealed.get("log"), sealed.get("logged_by")
         path = [unb64url(step.encode("ascii")) for step in receipt.path]
         event = orjson.loads(receipt.event)
     except Problem as problem:
@@ -251,7 +292,8 @@ def verify_receipt(receipt: Receipt, key_of: KeyLookup, document: bytes | None =
         raise EvidenceError("the event is not in the sealed batch: its text, place or path was altered")
     if document is not None and event.get("sha256") != hashlib.sha256(document).hexdigest():
         raise EvidenceError("the receipt is genuine but speaks of another document than the one given")
-    return Verified(event, str(hub), str(batch), str(at), jws.kid)
+    promise = (str(log), str(logged_by)) if log is not None and logged_by is not None else (None, None)
+    return Verified(event, str(hub), str(batch), str(at), jws.kid, *promise)
 
 
 def recipients_digest(codes: Iterable[str]) -> str:

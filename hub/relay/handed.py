@@ -15,10 +15,13 @@ It is of use once an acknowledgement has raised the floor to that place.
 from __future__ import annotations
 
 from collections import OrderedDict, deque
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import takewhile
 from uuid import UUID
 
+from hub.relay.handovers import MAX_SEALED, HandOvers
+from hub.relay.ranges import Ranges, beyond
 from protocol.message import Lane
 
 MAX_ENTRIES = 50_000
@@ -44,12 +47,14 @@ class Entry:
 
 @dataclass(slots=True)
 class _Lane:
-    """All entries between `known_from` and `known_to` that have not ended. `floor` where that is known."""
+    """All entries between `known_from` and `known_to` that have not ended. `floor` where that is known, and then
+    in `sealed` those beyond it of which the hand-over is sealed."""
 
     known_from: int
     known_to: int
     floor: int | None = None
     entries: deque[Entry] = field(default_factory=deque)
+    sealed: Ranges = field(default_factory=list)
 
 
 class Handed:
@@ -59,25 +64,36 @@ class Handed:
         self._limit = limit
         self._count = 0
         self._lanes: OrderedDict[tuple[int, int], _Lane] = OrderedDict()
+        self.handovers = HandOvers()
 
     def __len__(self) -> int:
         return self._count
 
-    def note(self, endpoint: int, lane: int, after: int, floor: int | None, entries: list[Entry]) -> None:
+    def note(
+        self,
+        endpoint: int,
+        lane: int,
+        after: int,
+        floor: int | None,
+        entries: list[Entry],
+        sealed: Ranges | None = None,
+    ) -> None:
         """`entries` were handed out: all that a lane holds, beyond `after` and `floor`, up to the last of them.
 
-        `floor` is None when the mailbox was not read: its entries came from the commit.
+        `floor` is None when the mailbox was not read: its entries came from the commit. `sealed`: where it was
+        read, what is sealed as handed over.
         """
         key = endpoint, lane
         known = self._lanes.get(key)
         if floor is not None and after <= floor:
             self._drop(key)
-            known = self._lanes[key] = _Lane(floor, floor, floor)
+            known = self._lanes[key] = _Lane(floor, floor, floor, sealed=sealed or [])
         elif known is None or after > known.known_to:
             self._drop(key)  # there is a gap between what is known and this
             known = self._lanes[key] = _Lane(after, after)
         elif floor is not None and known.floor is not None and floor > known.floor:
-            self.ended(endpoint, lane, floor)  # another process did that; what was read before we did is no news
+            # Another process did that; what was read before we did is no news.
+            self.ended(endpoint, lane, floor, sealed or [])
         self._lanes.move_to_end(key)
         for entry in entries:
             if entry.seq > known.known_to:
@@ -87,12 +103,18 @@ class Handed:
         while self._count > self._limit:
             self._drop(next(iter(self._lanes)))
 
-    def recall(self, endpoint: int, lane: int, up_to: int) -> tuple[int, list[Entry]] | None:
-        """The floor of a lane and its entries up to `up_to`; None when they are not all known."""
+    def recall(self, endpoint: int, lane: int, up_to: int) -> tuple[int, list[Entry], Ranges] | None:
+        """The floor of a lane, its entries up to `up_to`, and what is sealed as handed over; None when they are
+        not all known."""
         known = self._lanes.get((endpoint, lane))
         if known is None or known.floor is None or up_to > known.known_to:
             return None
-        return known.floor, list(takewhile(lambda entry: entry.seq <= up_to, known.entries))
+        return known.floor, list(takewhile(lambda entry: entry.seq <= up_to, known.entries)), known.sealed
+
+    def given(self, endpoint: int, lane: int, up_to: int) -> Iterable[Entry]:
+        """The entries of a lane up to `up_to` that this process gave and that have not ended."""
+        known = self._lanes.get((endpoint, lane))
+        return () if known is None else takewhile(lambda entry: entry.seq <= up_to, known.entries)
 
     def covers(self, endpoint: int, lane: int, up_to: int, at_most: int) -> bool:
         """Whether a lane is known up to `up_to`, and holds no more than `at_most` entries."""
@@ -104,8 +126,9 @@ class Handed:
             and len(known.entries) <= at_most
         )
 
-    def ended(self, endpoint: int, lane: int, floor: int) -> None:
-        """Everything up to `floor` has ended, and nothing beyond, by a commit of this process."""
+    def ended(self, endpoint: int, lane: int, floor: int, sealed: Ranges | None = None) -> None:
+        """Everything up to `floor` has ended, and nothing beyond, by a commit of this process. `sealed`: what was
+        sealed as handed over before that."""
         known = self._lanes.get((endpoint, lane))
         if known is None:
             known = self._lanes[endpoint, lane] = _Lane(floor, floor, floor)
@@ -113,9 +136,16 @@ class Handed:
             return
         known.floor = floor if known.floor is None else max(known.floor, floor)
         known.known_to = max(known.known_to, known.floor)
+        known.sealed = beyond(sealed or (), known.floor, MAX_SEALED)
         while known.entries and known.entries[0].seq <= floor:
             known.entries.popleft()
             self._count -= 1
+
+    def sealed(self, endpoint: int, lane: int, sealed: Ranges) -> None:
+        """This process has just written what is sealed as handed over."""
+        known = self._lanes.get((endpoint, lane))
+        if known is not None and known.floor is not None:
+            known.sealed = beyond(sealed, known.floor, MAX_SEALED)
 
     def forget(self, endpoint: int) -> None:
         """The mailbox is not as it was believed to be."""

@@ -4,7 +4,7 @@
 -- The first month that any of the partitioned tables still has, as YYYYMM; null when there is none.
 select min(right(c.relname, 6))
 from pg_inherits i join pg_class c on c.oid = i.inhrelid
-where i.inhparent = any(array['message', 'batch', 'rejection', 'inbox', 'progress']::regclass[])
+where i.inhparent = any(monthly_tables()::regclass[])
 
 -- name: waiting
 -- Mailboxes in which something waits that was committed before $1, and how much, most first. A day more is looked
@@ -18,11 +18,15 @@ where i.seq < seq_floor($1::timestamptz + interval '1 day')
 group by b.endpoint, e.name
 order by waiting desc, e.name
 
+-- name: unlogged
+-- Whether events sealed before $1 still wait for their place in the transparency log.
+select exists (select 1 from log_pending where batch < uuid_floor($1))
+
 -- name: partitions
 -- The partitions of month $1 (YYYYMM) that are there, and whether one is half detached. In the order of dropping.
 select p.relname as parent, c.relname as name, coalesce(i.inhdetachpending, false) as pending,
        i.inhrelid is not null as attached
-from unnest(array['inbox', 'progress', 'message', 'rejection', 'batch']) with ordinality t(name, place)
+from unnest(monthly_tables()) with ordinality t(name, place)
 join pg_class p on p.oid = t.name::regclass
 join pg_class c on c.oid = to_regclass(t.name || '_' || $1)
 left join pg_inherits i on i.inhrelid = c.oid
@@ -37,6 +41,8 @@ on conflict (sha256) do update set since = excluded.since
 -- name: forget_references
 with gone as (delete from recalled where message < uuid_floor($1)),
 listed as (delete from catalogue where message < uuid_floor($1)),
+marked as (delete from repeated where message < uuid_floor($1)),
+ways as (delete from hop where message < uuid_floor($1)),
 signatures as (delete from package_signature where message < uuid_floor($1))
 delete from reference where message < uuid_floor($1)
 

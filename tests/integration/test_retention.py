@@ -15,7 +15,8 @@ from hub import retention
 from hub.retention import Retention, may_leave, month_after
 from hub.store.blobs import Blobs
 
-PARENTS = ("message", "batch", "rejection", "inbox", "progress")
+BY_SEQUENCE = ("inbox", "progress", "handed_run")
+PARENTS = (*BY_SEQUENCE, "message", "batch", "rejection", "event", "acknowledgement")
 NOW = datetime.now(UTC)
 
 
@@ -40,10 +41,10 @@ class Archive:
         self.retention = Retention(url, self.blobs, 2)
 
     async def make(self, month: str) -> None:
-        """The five partitions of a month."""
+        """The partitions of a month."""
         start, end = month_after(month) - timedelta(days=28), month_after(month)
         for parent in PARENTS:
-            bounds = "seq_floor" if parent in ("inbox", "progress") else "uuid_floor"
+            bounds = "seq_floor" if parent in BY_SEQUENCE else "uuid_floor"
             low, high = await self.connection.fetchrow(f"select {bounds}($1), {bounds}($2)", start, end)
             await self.connection.execute(
                 f"create table {parent}_{month} partition of {parent} for values from ('{low}') to ('{high}')"
@@ -121,13 +122,13 @@ async def test_months_leave_oldest_first_and_the_present_ones_stay(archive: Arch
 async def test_without_a_limit_everything_stays(archive: Archive, database_url: str) -> None:
     await archive.acknowledge_all()
     assert await Retention(database_url, archive.blobs, 0).run() == []
-    assert len(await archive.partitions()) == 10
+    assert len(await archive.partitions()) == 2 * len(PARENTS)
 
 
 async def test_a_month_in_which_mail_waits_stays_and_all_after_it(archive: Archive) -> None:
     message = await archive.message(OLDER, 1, "chưa nhận")
     assert await archive.retention.run() == []
-    assert len(await archive.partitions()) == 10
+    assert len(await archive.partitions()) == 2 * len(PARENTS)
     assert await archive.connection.fetchval("select body from message where id = $1", message) is not None
     await archive.acknowledge_all()
     assert await archive.retention.run() == [OLDER, OLD]
@@ -195,3 +196,24 @@ def test_whole_months_are_kept() -> None:
     assert not may_leave("202601", 2, now)
     assert month_after("202512") == datetime(2026, 1, 1, tzinfo=UTC)
     assert not may_leave("202603", 0 + 1, now)
+
+
+async def test_every_table_that_is_kept_by_month_is_known_here(archive: Archive) -> None:
+    assert set(await archive.connection.fetchval("select monthly_tables()")) == set(PARENTS)
+
+
+async def test_hand_overs_and_what_recipients_signed_leave_with_their_month(archive: Archive) -> None:
+    message = await archive.message(OLD, 1, "cũ")
+    seq = await archive.connection.fetchval("select seq from inbox where message = $1", message)
+    await archive.connection.execute(
+        "insert into handed_run values (1, 2, $1::bigint, $1::bigint, now(), $2::uuid, 0)", seq, message
+    )
+    await archive.connection.execute(
+        "insert into acknowledgement values ($1, 1, now(), 'a.b.c', ''),"
+        " (uuid_floor(now()), 1, now(), 'd.e.f', '')",
+        message,
+    )
+    await archive.acknowledge_all()
+    assert await archive.retention.run() == [OLDER, OLD]
+    assert await archive.connection.fetchval("select count(*) from handed_run") == 0
+    assert await archive.connection.fetchval("select jws from acknowledgement") == "d.e.f"

@@ -76,16 +76,20 @@ def test_the_texts_of_events_never_change() -> None:
     """Ends of deliveries are derived again years later: these very bytes are under seals."""
     kinds = (EventKind.ACKNOWLEDGED, EventKind.REFUSED, EventKind.EXPIRED, EventKind.RECALLED)
     assert kinds == events.ENDED_KINDS
-    ended = events.ended(
-        EventKind.REFUSED, AT, MESSAGE, "H63", "7/UBND", DIGEST, "văn-yên", ["000.00.31.H63"], "sai nơi nhận"
+    about = events.about(MESSAGE, "H63", "7/UBND", DIGEST, "văn-yên", ["000.00.31.H63"])
+    said = (
+        '"at":"2026-03-02T01:15:30.000005Z","message":"01890a5d-ac96-774b-bcce-b302099a8057",'
+        f'"from":"H63","id":"7/UBND","sha256":"{DIGEST.hex()}","endpoint":"văn-yên","recipients":["000.00.31.H63"]'
     )
-    assert ended == (
-        '{"event":"refused","at":"2026-03-02T01:15:30.000005Z","message":"01890a5d-ac96-774b-bcce-b302099a8057",'
-        f'"from":"H63","id":"7/UBND","sha256":"{DIGEST.hex()}","endpoint":"văn-yên",'
-        '"recipients":["000.00.31.H63"],"reason":"sai nơi nhận"}'
+    before_there_were_codes = events.of_delivery(EventKind.REFUSED, AT, about, None, "sai nơi nhận")
+    assert before_there_were_codes == f'{{"event":"refused",{said},"reason":"sai nơi nhận"}}'
+    refused = events.of_delivery(EventKind.REFUSED, AT, about, "wrong-recipient", "sai nơi nhận", "ab" * 32)
+    assert refused == (
+        f'{{"event":"refused",{said},"code":"wrong-recipient","reason":"sai nơi nhận",'
+        f'"acknowledgement":"{"ab" * 32}"}}'
     )
-    acknowledged = events.ended(EventKind.ACKNOWLEDGED, AT, MESSAGE, "H63", "7", DIGEST, "văn-yên", [], None)
-    assert "reason" not in orjson.loads(acknowledged)
+    assert events.of_delivery(EventKind.ACKNOWLEDGED, AT, about) == f'{{"event":"acknowledged",{said}}}'
+    assert events.of_delivery(EventKind.HANDED_OVER, AT, about) == f'{{"event":"handed_over",{said}}}'
     accepted = orjson.loads(
         events.accepted(AT, MESSAGE, "ubnd", "H63", "7", DIGEST, 2048, "express", 3, "ab" * 32, [])
     )
@@ -122,7 +126,8 @@ def test_an_event_is_json_however_names_are_written(
 ) -> None:
     unreachable = [{"recipient": code, "reason": name} for code in codes]
     accepted = events.accepted(AT, MESSAGE, name, name, sender_id, DIGEST, 7, "normal", 1, "00", unreachable)
-    ended = events.ended(EventKind.REFUSED, AT, MESSAGE, name, sender_id, DIGEST, name, codes, reason)
+    about = events.about(MESSAGE, name, sender_id, DIGEST, name, codes)
+    ended = events.of_delivery(EventKind.REFUSED, AT, about, "other", reason)
     for text in (accepted, ended):
         members = orjson.loads(text)
         assert orjson.dumps(members).decode() == text
@@ -130,3 +135,11 @@ def test_an_event_is_json_however_names_are_written(
     assert orjson.loads(accepted)["unreachable"] == unreachable
     assert orjson.loads(ended)["recipients"] == codes
     assert orjson.loads(ended).get("reason") == reason
+
+
+def test_who_signed_stands_last_and_only_where_somebody_did() -> None:
+    signer = '{"kid":"k","certificate":"ab"}'
+    plain = events.accepted(AT, MESSAGE, "ubnd", "H63", "7", DIGEST, 1, "normal", 1, "", [])
+    signed = events.accepted(AT, MESSAGE, "ubnd", "H63", "7", DIGEST, 1, "normal", 1, "", [], signer)
+    assert signed == plain[:-1] + f',"signer":{signer}}}'
+    assert orjson.loads(signed)["signer"] == {"kid": "k", "certificate": "ab"}

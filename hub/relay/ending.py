@@ -1,0 +1,306 @@
+"""One sealed batch of ended deliveries: its events, its runs, and the mailboxes' new state.
+
+An entry that was handed over a moment ago has two events in the batch: that it was handed over, and how it ended.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
+from typing import Any
+
+import asyncpg
+
+from hub.directory.follow import Directory
+from hub.evidence.sealing import seal
+from hub.relay import events
+from hub.relay.acknowledgement import Acknowledgement, End, Ended, Mailbox, MovedError, Signed
+from hub.relay.commit import Batch, Submission, Ticket, digest_of, make_batch
+from hub.relay.format import Format, Kind
+from hub.relay.handed import Entry
+from hub.relay.handovers import MAX_SEALED, TOGETHER, HandOvers
+from hub.relay.ranges import beyond, within, write_ranges
+from hub.relay.route import Route
+from hub.relay.wake import News
+from hub.store import sql
+from protocol.evidence import EventKind, Sealer, Tree, leaf_hash, timestamp
+from protocol.ids import uuid7
+from protocol.message import Lane
+from protocol.problems import Problem
+
+SQL = sql.load("relay")
+
+DAY = 86_400_000_000
+"""Microseconds, as sequences count them."""
+MAX_RANGES = 10_000
+"""Ranges that one mailbox may keep beyond its floor (about 160 KB)."""
+SHOWN = timedelta(days=7)
+"""How long a notice waits in the mailbox of an endpoint that speaks the axis's interface, where it would never
+be read: there the list of what was sent says the same, for good."""
+_ACKNOWLEDGED = End(EventKind.ACKNOWLEDGED)
+
+HandedRun = tuple[int, int, int, int, datetime, int]
+"""Endpoint, lane, first and last sequence, time, leaf of the first."""
+
+
+class HandedRuns:
+    """Runs of hand-overs in a batch, and their events."""
+
+    def __init__(self, texts: list[bytes]) -> None:
+        """`texts` gets the events, in UTF-8."""
+        self.rows: list[HandedRun] = []
+        self._texts = texts
+
+    def cut(
+        self,
+        endpoint: int,
+        lane: int,
+        seqs: list[int],
+        abouts: list[bytes],
+        times: Sequence[datetime | None],
+        cuts: set[int],
+    ) -> None:
+        """Add entries of one lane that were given at `times`, but for a None. A run begins at each of `cuts`, and
+        where an entry was given too long after the first of the run."""
+        start, first = 0, None
+        latest: datetime | None = None
+        for place, at in enumerate(times):
+            if first is None or latest is None:
+                start, first, latest = place, at, at
+            elif at is not latest or place in cuts:
+                if at is None or place in cuts or not -TOGETHER <= at - first <= TOGETHER:
+                    self._add(endpoint, lane, seqs, abouts, start, place, latest)
+                    start, first, latest = place, at, at
+                else:
+                    latest = max(latest, at)
+        if latest is not None:
+            self._add(endpoint, lane, seqs, abouts, start, len(times), latest)
+
+    def _add(
+        self, endpoint: int, lane: int, seqs: list[int], abouts: list[bytes], start: int, end: int, at: datetime
+    ) -> None:
+        self.rows.append((endpoint, lane, seqs[start], seqs[end - 1], at, len(self._texts)))
+        before, after = map(str.encode, events.around(EventKind.HANDED_OVER, timestamp(at)))
+        self._texts += [before + about + after for about in abouts[start:end]]
+
+    def columns(self) -> Iterator[list[Any]]:
+        return ([row[column] for row in self.rows] for column in range(6))
+
+
+class Flush:
+    """One sealed batch of ended deliveries, ready to be written."""
+
+    def __init__(
+        self,
+        sealer: Sealer,
+        directory: Directory,
+        requests: list[Acknowledgement],
+        mailboxes: dict[tuple[int, int], Mailbox],
+        handovers: HandOvers,
+    ) -> None:
+        """Takes out of `handovers` what it seals; `undo` puts it back. Raises `Problem` bad-request."""
+        self.id = uuid7()
+        self.at = datetime.now(UTC)
+        self.ended = {id(request): Ended() for request in requests}
+        self.runs: list[tuple[int, int, int, int, int, int, str | None, str | None, Any]] = []
+        self.news: News = []
+        self._sealer = sealer
+        self._mailboxes = mailboxes
+        self._events: list[bytes] = []
+        self._handed = HandedRuns(self._events)
+        self._handovers = handovers
+        self._taken: list[tuple[Mailbox, list[datetime | None]]] = []
+        self._signed: dict[int, tuple[int, Signed]] = {}
+        self._told: list[tuple[int, int, Entry]] = []
+        """(leaf, lane, entry) of each event that its sender is told of."""
+        self._picture = directory.picture
+        self._at = timestamp(self.at)
+        by_endpoint: dict[int, list[Acknowledgement]] = {}
+        for request in requests:
+            by_endpoint.setdefault(request.endpoint, []).append(request)
+        try:
+            for mailbox in mailboxes.values():
+                asked = by_endpoint.get(mailbox.endpoint, [])
+                if mailbox.entries:
+                    self._end(mailbox, asked)
+                self._move(mailbox, asked)
+        except Problem:
+            self.undo()
+            raise
+
+    def _end(self, mailbox: Mailbox, asked: list[Acknowledgement]) -> None:
+        """The events of a mailbox's entries."""
+        name = self._picture.endpoint_name(mailbox.endpoint)
+        entries, seqs = mailbox.entries, mailbox.seqs
+        ends = [self._how(seq, mailbox.lane, asked) for seq in seqs]
+        abouts = [
+            events.about(entry.id, entry.sender, entry.sender_id, entry.digest, name, entry.agencies).encode()
+            for entry in entries
+        ]
+        cuts = set(self._cuts(mailbox))
+        times = self._handovers.take(mailbox.endpoint, mailbox.lane, seqs)
+        if times is not None:
+            self._taken.append((mailbox, times))
+            if mailbox.sealed:
+                times = [None if within(mailbox.sealed, seq) else at for seq, at in zip(seqs, times, strict=True)]
+            self._handed.cut(mailbox.endpoint, mailbox.lane, seqs, abouts, times, cuts)
+        changes = (n for n in range(1, len(ends)) if ends[n] is not ends[n - 1] and ends[n] != ends[n - 1])
+        starts = sorted({0, *changes, *cuts})
+        quiet = {seq for request in asked for seq in request.quiet}
+        for start, end in pairwise([*starts, len(ends)]):
+            how, leaf = ends[start], len(self._events)
+            if how.signed is not None:
+                self._signed[id(how.signed)] = mailbox.endpoint, how.signed
+            signed = None if how.signed is None else how.signed.sha256
+            around = events.around(how.kind, self._at, how.code, how.reason, signed)
+            before, after = map(str.encode, around)
+            self._events += [before + about + after for about in abouts[start:end]]
+            if how.kind is not EventKind.ACKNOWLEDGED:
+                self._told += [
+                    (leaf + place - start, mailbox.lane, entries[place])
+                    for place in range(start, end)
+                    if seqs[place] not in quiet
+                ]
+            self.runs.append(
+                (
+                    mailbox.endpoint,
+                    mailbox.lane,
+                    seqs[start],
+                    seqs[end - 1],
+                    events.ENDED_KINDS.index(how.kind),
+                    leaf,
+                    how.code,
+                    how.reason,
+                    None if how.signed is None else how.signed.id,
+                )
+            )
+
+    def _how(self, seq: int, lane: int, requests: list[Acknowledgement]) -> End:
+        """How an entry ends, counted for the request that ends it."""
+        for request in requests:
+            ended = self.ended[id(request)]
+            if seq in request.expired:
+                ended.expired += 1
+                return End.of(EventKind.EXPIRED, seq, request.expired[seq], request)
+            if seq in request.recalled:
+                ended.recalled += 1
+                return End.of(EventKind.RECALLED, seq, request.recalled[seq], request)
+            if seq in request.refused:
+                ended.refused += 1
+                return End.of(EventKind.REFUSED, seq, request.refused[seq], request)
+            if seq <= request.up_to.get(lane, 0) or seq in request.entries:
+                ended.acknowledged += 1
+                signed = request.signed
+                return _ACKNOWLEDGED if signed is None else End(EventKind.ACKNOWLEDGED, signed=signed)
+        raise AssertionError("an entry was read that nobody asked for")
+
+    @staticmethod
+    def _cuts(mailbox: Mailbox) -> Iterator[int]:
+        """Places of entries that do not follow the one before them in the inbox, or come on another day.
+
+        A run lies within one day, and so within the partition of its entries: it leaves with them.
+        """
+        for index, (before, entry) in enumerate(pairwise(mailbox.entries), start=1):
+            if entry.previous is None:
+                neighbours = not mailbox.done.between(before.seq, entry.seq)
+            else:
+                neighbours = entry.previous == before.seq
+            if not neighbours or before.seq // DAY != entry.seq // DAY:
+                yield index
+
+    @staticmethod
+    def _move(mailbox: Mailbox, requests: list[Acknowledgement]) -> None:
+        for request in requests:
+            mailbox.done.raise_floor(request.up_to.get(mailbox.lane, 0))
+        for entry in mailbox.entries:
+            if entry.previous is not None:
+                mailbox.done.add(entry.previous, entry.seq)
+        mailbox.done.settle()
+        # The hub's own expiries are never refused: a mailbox nobody reads must not stop the sweep.
+        if len(mailbox.done.ranges) > MAX_RANGES and any(r.entries or r.refused for r in requests):
+            raise Problem(
+                "bad-request",
+                f"more than {MAX_RANGES} gaps in lane {Lane(mailbox.lane).label}; acknowledge the oldest first",
+            )
+
+    def undo(self) -> None:
+        """It was not written: what was handed over is to be sealed another time."""
+        for mailbox, times in self._taken:
+            self._handovers.put_back(mailbox.endpoint, mailbox.lane, mailbox.seqs, times)
+        self._taken = []
+
+    async def write(self, connection: asyncpg.Connection) -> None:
+        """Commit. Raises MovedError when a mailbox is no longer as it was read, `Problem` key-unavailable."""
+        leaves = [leaf_hash(event) for event in self._events]
+        tree = Tree(leaves)
+        sealed = await seal(self._sealer, tree, str(self.id), self.at)
+        moved = [
+            mailbox
+            for mailbox in self._mailboxes.values()
+            if mailbox.entries or mailbox.done.floor != mailbox.floor
+        ]
+        signed = list(self._signed.values())
+        arguments: list[Any] = [
+            self.id,
+            self.at,
+            b"".join(leaves),
+            sealed,
+            [mailbox.endpoint for mailbox in moved],
+            [mailbox.lane for mailbox in moved],
+            [mailbox.floor for mailbox in moved],
+            [mailbox.done_text for mailbox in moved],
+            [write_ranges(mailbox.sealed) for mailbox in moved],
+            [mailbox.done.floor for mailbox in moved],
+            [mailbox.done.write() for mailbox in moved],
+            [write_ranges(beyond(mailbox.sealed, mailbox.done.floor, MAX_SEALED)) for mailbox in moved],
+            *([run[column] for run in self.runs] for column in range(9)),
+            *self._handed.columns(),
+            [one.id for _, one in signed],
+            [endpoint for endpoint, _ in signed],
+            [one.jws for _, one in signed],
+            [one.leaves for _, one in signed],
+        ]
+        notices = await self._notices(tree, sealed)
+        try:
+            if notices is None:
+                await connection.fetchval(SQL.commit_progress, *arguments)
+                return
+            async with connection.transaction():
+                await connection.fetchval(SQL.commit_progress, *arguments)
+                base, *_ = await connection.fetchval(SQL.commit_messages, *notices.arguments({}, []))
+            self.news = notices.news(base)
+        except asyncpg.PostgresError as error:
+            if error.sqlstate in ("LT412", "40P01"):
+                raise MovedError from None
+            raise
+
+    async def _notices(self, tree: Tree, seal: str) -> Batch | None:
+        """Messages that carry receipts of refusals and expiries to the senders concerned."""
+        told = [(leaf, lane, entry) for leaf, lane, entry in self._told if entry.origin != 0]
+        if not told:
+            return None
+        receipts = events.receipts_json(tree, [event.decode() for event in self._events], seal)
+        ticket = Ticket(len(told))
+        notices: list[Any] = []
+        for leaf, lane, entry in told:
+            body = receipts[leaf]
+            notices.append(
+                Submission(
+                    ticket=ticket,
+                    endpoint=0,
+                    endpoint_name="hub",
+                    sender_id=f"{self.id}/{leaf}",
+                    sender="hub",
+                    format=Format.RECEIPT,
+                    lane=Lane(lane),
+                    digest=digest_of(body),
+                    size=len(body),
+                    body=body,
+                    route=Route({entry.origin: [entry.sender]}),
+                    expires_at=self.at + SHOWN if entry.origin in self._picture.axis_endpoints else None,
+                    kind=Kind.NOTICE,
+                    document_id=str(entry.id),
+                )
+            )
+        return await make_batch(notices, self._sealer)
