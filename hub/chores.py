@@ -7,9 +7,8 @@ others pass. No leader is elected and none can be lost.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -25,6 +24,7 @@ from hub.relay.openings import SILENT
 from hub.retention import Retention
 from hub.store import sql
 from hub.store.blobs import Blobs
+from hub.store.locks import Locks
 from hub.store.pool import UNAVAILABLE
 from protocol.problems import Problem
 
@@ -43,18 +43,27 @@ EXPIRY_OVERLAP = timedelta(minutes=1)
 """How much of the past is looked at again: a commit may become visible after its time."""
 
 
+Chore = tuple[int, float, Callable[[], Awaitable[None]]]
+"""The advisory lock of whoever does it, the seconds between two turns, a turn."""
+
+
 class Chores:
     """Runs the chores of one process."""
 
     def __init__(
         self,
+        url: str,
         pool: asyncpg.Pool[Any],
         acknowledger: Acknowledger,
         history: History,
         blobs: Blobs,
         retention: Retention,
         catalogue: Catalogue,
+        more: Iterable[Chore] = (),
     ) -> None:
+        """`more`: other work that needs one owner, done elsewhere."""
+        self._locks = Locks(url)
+        self._more = tuple(more)
         self._catalogue = catalogue
         self._retention = retention
         self._pool = pool
@@ -64,13 +73,14 @@ class Chores:
         self._tasks: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
-        chores: list[tuple[int, float, Callable[[], Awaitable[None]]]] = [
+        chores: list[Chore] = [
             (7010, 3600.0, self._partitions),
             (7011, 2.0, self.expire),
             (7012, 3600.0, self._uploads),
             (7013, 3600.0, self._old_months),
             (7014, 20.0, self._silent_readers),
             (7015, TURN_SECONDS, self._catalogue.go_on),
+            *self._more,
         ]
         self._tasks = [
             asyncio.create_task(self._repeat(lock, seconds, chore), name=f"chore-{lock}")
@@ -79,19 +89,14 @@ class Chores:
 
     async def stop(self) -> None:
         await tasks.end(self._tasks)
+        await self._locks.close()
 
     async def _repeat(self, lock: int, seconds: float, chore: Callable[[], Awaitable[None]]) -> None:
         while True:
             try:
-                # A session lock on a connection of its own for the turn: chores do their own commits.
-                async with self._pool.acquire() as connection:
-                    if await connection.fetchval("select pg_try_advisory_lock($1)", lock):
-                        try:
-                            await chore()
-                        finally:
-                            # A connection that is lost has lost its lock too. It must not hide a cancellation.
-                            with contextlib.suppress(*UNAVAILABLE, asyncpg.PostgresError):
-                                await connection.fetchval("select pg_advisory_unlock($1)", lock)
+                async with self._locks.hold(lock) as mine:
+                    if mine:
+                        await chore()
             except (*UNAVAILABLE, TimeoutError, asyncpg.PostgresError, Problem) as error:
                 log.warning("a chore was put off", chore=chore.__name__, error=str(error))
             except Exception:  # a chore that ended unnoticed would never be done again
