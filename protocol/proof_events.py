@@ -1,0 +1,175 @@
+"""The events in a proof: each receipt, whom it is about, and what recipients and other hubs signed themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+
+import msgspec
+
+from protocol.acknowledgement import SignedAcknowledgement, verify_acknowledgement
+from protocol.evidence import EventKind, EvidenceError, Receipt, recipients_digest, verify_receipt
+from protocol.problems import Problem
+from protocol.proof import Evidence, Made, Proof, read_key, read_moment
+from protocol.proof_log import Event
+from protocol.proof_trust import Trust
+from protocol.proof_verdict import Text, Verdict
+from protocol.proof_words import DEEDS, KINDS, PDF, shown
+from protocol.signature import parse, thumbprint
+
+SHOWN = 12
+"""Recipients named in a sentence; of more it tells the number."""
+_ENDS = (EventKind.ACKNOWLEDGED, EventKind.REFUSED, EventKind.EXPIRED, EventKind.RECALLED)
+
+
+@dataclass(slots=True)
+class Work:
+    """What a verification works on."""
+
+    proof: Proof
+    document: bytes | None
+    trust: Trust
+    now: datetime
+    made: Made
+    verdict: Verdict
+
+
+def read_event(work: Work, number: int, evidence: Evidence) -> Event:
+    """An event whose receipt is right and which is about this message. Raises EvidenceError."""
+    found = verify_receipt(evidence.receipt, work.trust.hub_keys.get)
+    event, message = found.event, work.proof.message
+    kind, at = event.get("event"), event.get("at")
+    if not isinstance(kind, str) or read_moment(at) is None or read_moment(found.sealed_at) is None:
+        raise EvidenceError("the event does not say what happened, or when")
+    if event.get("message") != message.id or event.get("sha256", message.sha256) != message.sha256:
+        raise EvidenceError("the event is genuine but about another message")
+    return Event(number, evidence.receipt, found, evidence.logged)
+
+
+def _named(codes: Iterable[str]) -> str:
+    listed = list(codes)
+    more = f", … (+{len(listed) - SHOWN})" if len(listed) > SHOWN else ""
+    return ", ".join(listed[:SHOWN]) + more
+
+
+def check_recipients(work: Work, accepted: Event) -> None:
+    listed, event, verdict = work.proof.recipients, accepted.event, work.verdict
+    count = str(event.get("recipients"))
+    if listed is None:
+        verdict.add("recipients", "recipients_withheld", "not_proven", count=count)
+    elif recipients_digest(listed) != event.get("recipients_sha256") or len(listed) != event.get("recipients"):
+        verdict.add("recipients", "recipients_other", "contradicted")
+    else:
+        verdict.add("recipients", "recipients_listed", "proven", count=count, recipients=_named(listed))
+
+
+def check_events(work: Work) -> list[Event]:
+    proof, verdict = work.proof, work.verdict
+    found = []
+    ended: set[str] = set()
+    for number, evidence in enumerate(proof.events, start=2):
+        try:
+            event = read_event(work, number, evidence)
+            if event.event["event"] in (EventKind.ACCEPTED, EventKind.REJECTED):
+                raise EvidenceError("a message is accepted once")
+            agencies = _agencies(event)
+            if proof.recipients is not None and not set(agencies) <= set(proof.recipients):
+                raise EvidenceError("the event names recipients that the message does not have")
+        except EvidenceError as error:
+            verdict.add("events", "event_wrong", "contradicted", number=str(number), why=str(error))
+            continue
+        told(verdict, event)
+        if "beyond" in event.event:
+            _beyond(work, event)
+        if event.event["event"] in _ENDS:
+            ended.update(agencies)
+        if event.event["event"] in DEEDS:
+            _acknowledged(work, event, evidence)
+        elif evidence.acknowledgement is not None:
+            why = "the file has an acknowledgement for an event that is none"
+            verdict.add("events", "event_wrong", "contradicted", number=str(number), why=why)
+        found.append(event)
+    waiting = [code for code in proof.recipients or () if code not in ended]
+    if waiting:
+        verdict.add("events", "open", "not_proven", count=str(len(waiting)), recipients=_named(waiting))
+    return found
+
+
+def _agencies(event: Event) -> list[str]:
+    """The recipients that an event names. Raises EvidenceError."""
+    named = event.event.get("recipients", [])
+    if not isinstance(named, list) or not all(isinstance(code, str) for code in named):
+        raise EvidenceError("the event's recipients cannot be read")
+    return named
+
+
+def told(verdict: Verdict, event: Event) -> None:
+    members = event.event
+    kind = str(members.get("event"))
+    recipients = members.get("recipients")
+    agencies = [str(code) for code in recipients] if isinstance(recipients, list) else []
+    whom = str(members.get("endpoint", "")) + (f" ({_named(agencies)})" if agencies else "")
+    attachment, pdf = members.get("attachment"), members.get("pdf")
+    reason = " ".join(str(members[name]) for name in ("code", "reason") if members.get(name))
+    more: Text = (f" Lý do: {reason}.", f" Reason: {reason}.") if reason else ""
+    if isinstance(attachment, dict) and isinstance(pdf, dict):
+        whom = f"«{attachment.get('name')}»"
+        found = str(pdf.get("verdict"))
+        vi, en = PDF.get(found, (found, found))
+        more = f" Máy chủ thấy: {vi}.", f" What the hub found: {en}."
+    at = shown(event.at)
+    verdict.add(
+        "events", "event", "proven", kind=KINDS.get(kind, (kind, kind)), whom=whom or "–", at=at, more=more
+    )
+
+
+def _beyond(work: Work, event: Event) -> None:
+    """The receipt that another hub gave for the same message."""
+    try:
+        receipt = msgspec.convert(event.event["beyond"], Receipt)
+        kid = parse(receipt.seal.encode("ascii")).kid
+        if kid not in work.trust.hub_keys:
+            work.verdict.add("events", "beyond_untrusted", "not_proven", kid=kid)
+            return
+        found = verify_receipt(receipt, work.trust.hub_keys.get)
+        at = read_moment(found.event.get("at"))
+        if found.event.get("event") != EventKind.ACCEPTED or at is None:
+            raise EvidenceError("it is not one of acceptance")
+        if found.event.get("sha256") != work.proof.message.sha256:
+            raise EvidenceError("it is about another message")
+    except (EvidenceError, Problem, ValueError, msgspec.MsgspecError) as error:
+        work.verdict.add("events", "beyond_wrong", "contradicted", number=str(event.number), why=str(error))
+        return
+    work.verdict.add("events", "beyond", "proven", hub=found.hub, at=shown(at))
+
+
+def _acknowledged(work: Work, event: Event, evidence: Evidence) -> None:
+    members, given = event.event, evidence.acknowledgement
+    endpoint, what = str(members.get("endpoint")), DEEDS[str(members["event"])]
+    if given is None:
+        code = "recipient_missing" if "acknowledgement" in members else "recipient_unsigned"
+        work.verdict.add("events", code, "not_proven", endpoint=endpoint, what=what)
+        return
+    try:
+        signed = SignedAcknowledgement(given.jws, given.index, given.size, given.path)
+        if signed.sha256 != members.get("acknowledgement"):
+            raise EvidenceError("it is not the one that the event names")
+        key = read_key(given.key)
+        message = work.proof.message
+        found = verify_acknowledgement(signed, lambda kid: key, message.id, message.sha256)
+        signed_at = read_moment(found.at)
+        if found.refused != (members["event"] == EventKind.REFUSED) or signed_at is None:
+            raise EvidenceError("the recipient signed something else than the event says")
+    except EvidenceError as error:
+        work.verdict.add("events", "recipient_wrong", "contradicted", endpoint=endpoint, why=str(error))
+        return
+    work.verdict.add(
+        "events",
+        "recipient_signed",
+        "proven",
+        endpoint=endpoint,
+        what=what,
+        at=shown(signed_at),
+        kid=thumbprint(key),
+    )

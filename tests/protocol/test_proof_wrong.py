@@ -1,0 +1,386 @@
+"""Proofs that prove nothing: each says at which step it fails, and in what words.
+
+Where a file was changed after the hub signed it, that alone refuses it. So here it is mostly the hub that lies, or
+its key that was stolen: the file is signed, and what is in it is wrong.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+import pytest
+from msgspec.structs import replace
+
+from protocol.evidence import SEAL_TYPE
+from protocol.proof import Evidence, Proof, sign_proof, write_proof
+from protocol.proof_verdict import Verdict
+from protocol.signature import Signer, generate
+from tests.support.parties import VAN_YEN
+from tests.support.proofs import MESSAGE, Scene
+
+
+def fails(verdict: Verdict, step: str, code: str, english: str = "", vietnamese: str = "") -> None:
+    failed = verdict.failed
+    assert failed is not None and not verdict.verified
+    assert (failed.step, failed.code) == (step, code), [(one.step, one.code, one.en) for one in verdict.findings]
+    assert english in failed.en, failed.en
+    assert vietnamese in failed.vi, failed.vi
+    assert verdict.lines("en")[0].startswith("VERDICT: NOT proven. The first step that fails: ")
+    assert verdict.lines("vi")[0].startswith("KẾT LUẬN: KHÔNG được chứng minh.")
+
+
+# -- somebody changed the file ----------------------------------------------------------------------
+
+
+def test_changed_after_the_hub_signed() -> None:
+    scene = Scene()
+    proof = scene.proof()
+    stripped = replace(proof.events[0], logged=None)
+    for changed in (
+        replace(proof, recipients=proof.recipients[:1]),  # type: ignore[index]
+        replace(proof, events=()),
+        replace(proof, events=(stripped, *proof.events[1:])),
+        replace(proof, checkpoint=None),
+        replace(proof, message=replace(proof.message, size=1)),
+    ):
+        fails(
+            scene.verify(write_proof(changed)),
+            "file",
+            "file_altered",
+            "altered since the hub signed it",
+            "không thể dựa vào bất cứ điều gì",
+        )
+
+
+def test_signed_by_somebody_else() -> None:
+    scene = Scene()
+    proof = scene.proof()
+    stranger = Signer(generate("EdDSA"), typ=SEAL_TYPE)
+    fails(scene.verify(sign_proof(proof, stranger)), "file", "file_altered", "not among the trusted hub keys")
+    # A name is no key.
+    pretender = Signer(generate("EdDSA"), kid=scene.signer.kid, typ=SEAL_TYPE)
+    fails(scene.verify(sign_proof(proof, pretender)), "file", "file_altered", "signature over the file is wrong")
+    # A signature over something else that the hub signed.
+    seal = replace(proof, signature=proof.accepted.receipt.seal)
+    fails(scene.verify(seal), "file", "file_altered", "cannot be read")
+    again = replace(
+        proof,
+        signature=Signer(scene.key, typ="lienthong-else")
+        .sign(b'{"at":"2026-11-23T08:10:00Z","sha256":"x"}')
+        .decode(),
+    )
+    fails(scene.verify(again), "file", "file_altered", "over something else")
+    for text in ("", "a.b.c", "ünïcode"):
+        fails(scene.verify(replace(proof, signature=text)), "file", "file_altered")
+
+
+def test_another_document() -> None:
+    scene, other = Scene(), Scene()
+    fails(
+        scene.verify(document=other.document),
+        "document",
+        "document_other",
+        "is NOT the one that the proof speaks of",
+        "KHÔNG phải là văn bản mà bằng chứng nói đến",
+    )
+    fails(scene.verify(document=b""" """), "document", "document_other")
+
+
+# -- the hub lies -----------------------------------------------------------------------------------
+
+
+def other_receipt(scene: Scene) -> Evidence:
+    """A genuine event about another message."""
+    event = scene.accepted() | {"message": MESSAGE.replace("a001", "b002")}
+    (receipt,) = scene.seal([event], scene.at)
+    return Evidence(receipt, None, None)
+
+
+def of(change: Callable[[dict[str, Any]], object]) -> Callable[[Scene, Proof], Proof]:
+    """The proof with members changed by hand."""
+
+    def changed(scene: Scene, proof: Proof) -> Proof:
+        members = msgspec.json.decode(write_proof(proof))
+        change(members)
+        return msgspec.convert(members, Proof)
+
+    return changed
+
+
+FORGERIES: dict[str, tuple[Callable[[Scene, Proof], Proof], str, str, str]] = {
+    "the event's text": (
+        of(
+            lambda m: m["accepted"]["receipt"].update(
+                event=m["accepted"]["receipt"]["event"].replace("215", "216")
+            )
+        ),
+        "accepted",
+        "accepted_wrong",
+        "not in the sealed batch",
+    ),
+    "the receipt's place": (
+        of(lambda m: m["accepted"]["receipt"].update(index=1)),
+        "accepted",
+        "accepted_wrong",
+        "not in the sealed batch",
+    ),
+    "the batch's size": (
+        of(lambda m: m["accepted"]["receipt"].update(size=3)),
+        "accepted",
+        "accepted_wrong",
+        "another batch size",
+    ),
+    "a path that is too short": (
+        of(lambda m: m["accepted"]["receipt"].update(path=[])),
+        "accepted",
+        "accepted_wrong",
+        "shorter",
+    ),
+    "no seal": (
+        of(lambda m: m["accepted"]["receipt"].update(seal="x")),
+        "accepted",
+        "accepted_wrong",
+        "not a JWS",
+    ),
+    "another message's receipt": (
+        lambda scene, proof: replace(proof, accepted=other_receipt(scene)),
+        "accepted",
+        "accepted_wrong",
+        "about another message",
+    ),
+    "an end for an acceptance": (
+        lambda scene, proof: replace(proof, accepted=replace(proof.events[1], acknowledgement=None)),
+        "accepted",
+        "accepted_wrong",
+        "not one of acceptance",
+    ),
+    "another size": (
+        of(lambda m: m["message"].update(size=m["message"]["size"] + 1)),
+        "accepted",
+        "accepted_wrong",
+        "another document",
+    ),
+    "an acceptance that is acknowledged": (
+        lambda scene, proof: replace(
+            proof, accepted=replace(proof.accepted, acknowledgement=proof.events[0].acknowledgement)
+        ),
+        "accepted",
+        "accepted_wrong",
+        "no acknowledgement",
+    ),
+    "a recipient more": (
+        of(lambda m: m["recipients"].append("000.00.99.H63")),
+        "recipients",
+        "recipients_other",
+        "is NOT the one of the acceptance",
+    ),
+    "a recipient less": (of(lambda m: m["recipients"].pop()), "recipients", "recipients_other", ""),
+    "another message's event": (
+        lambda scene, proof: replace(proof, events=(*proof.events, other_receipt(scene))),
+        "events",
+        "event_wrong",
+        "event 4 is wrong",
+    ),
+    "an event's text": (
+        of(
+            lambda m: m["events"][0]["receipt"].update(
+                event=m["events"][0]["receipt"]["event"].replace("tại", "o") + " "
+            )
+        ),
+        "events",
+        "event_wrong",
+        "not in the sealed batch",
+    ),
+    "accepted twice": (
+        lambda scene, proof: replace(proof, events=(replace(proof.accepted), *proof.events)),
+        "events",
+        "event_wrong",
+        "accepted once",
+    ),
+    "somebody else's acknowledgement": (
+        lambda scene, proof: replace(
+            proof, events=(replace(proof.events[0], acknowledgement=scene.acknowledgement()), *proof.events[1:])
+        ),
+        "events",
+        "recipient_wrong",
+        "not the one that the event names",
+    ),
+    "the recipient's key": (
+        lambda scene, proof: replace(
+            proof,
+            events=(
+                replace(
+                    proof.events[0],
+                    acknowledgement=replace(proof.events[0].acknowledgement, key=scene.acknowledgement().key),
+                ),
+                *proof.events[1:],
+            ),
+        ),
+        "events",
+        "recipient_wrong",
+        "signature on the acknowledgement is wrong",
+    ),
+    "the place in what the recipient signed": (
+        of(lambda m: m["events"][0]["acknowledgement"].update(index=1)),
+        "events",
+        "recipient_wrong",
+        "shorter",
+    ),
+    "a key that the acceptance does not name": (
+        lambda scene, proof: replace(proof, sender=replace(proof.sender, key=scene.acknowledgement().key)),
+        "sender",
+        "sender_wrong",
+        "not the one that the event of acceptance names",
+    ),
+    "no key where the acceptance names one": (
+        of(lambda m: m["sender"].update(key="")),
+        "sender",
+        "sender_wrong",
+        "do not name the same signer",
+    ),
+    "a certificate that the acceptance does not name": (
+        of(lambda m: m["sender"].update(chain=["MAA="])),
+        "sender",
+        "sender_wrong",
+        "certificate is not the one",
+    ),
+    "answers that the acceptance does not name": (
+        of(lambda m: m["sender"].update(revocation=[{"kind": "crl", "der": "MAA="}])),
+        "sender",
+        "sender_wrong",
+        "answers on revocation are not those",
+    ),
+    "a signature that is not the document's": (
+        of(lambda m: m["sender"].update(signature=m["sender"]["signature"][:-4] + "AAAA")),
+        "sender",
+        "sender_wrong",
+        "not the document's",
+    ),
+    "a place in a manifest": (
+        of(lambda m: m["sender"].update(index=1)),
+        "sender",
+        "sender_wrong",
+        "no place in a manifest",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FORGERIES)
+def test_forged_by_the_hub(name: str) -> None:
+    change, step, code, english = FORGERIES[name]
+    scene = Scene()
+    fails(scene.verify(scene.sign(change(scene, scene.proof()))), step, code, english)
+
+
+@pytest.mark.parametrize(
+    ("members", "english"),
+    [
+        ({"index": 2}, "the document is not the one that the manifest signs"),
+        ({"path": ()}, "no manifest of 5 documents has this place and path"),
+        ({"path": ("AA",)}, "cannot be read"),
+        ({"signature": "x"}, "cannot be read"),
+    ],
+)
+def test_a_manifests_entry(members: dict[str, Any], english: str) -> None:
+    scene = Scene(format="manifest")
+    proof = scene.proof()
+    fails(
+        scene.verify(scene.change(proof, sender=replace(proof.sender, **members))),
+        "sender",
+        "sender_wrong",
+        english,
+    )
+
+
+def test_the_senders_signature() -> None:
+    """The hub accepted what the named key did not sign."""
+    scene, forger = Scene(), Scene()
+    forger.sender, forged = scene.sender, forger.sender
+    assert forged.kid != scene.sender.kid
+    fails(
+        forger.verify(),
+        "sender",
+        "sender_wrong",
+        "was not made with that key over this document",
+        "Chữ ký của bên gửi KHÔNG đúng",
+    )
+
+
+def test_edxml_with_a_signature() -> None:
+    scene, native = Scene(format="edxml"), Scene()
+    proof = scene.change(sender=native.proof().sender)
+    fails(scene.verify(proof), "sender", "sender_wrong", "a format that has none")
+
+
+def test_an_acceptance_without_a_signer() -> None:
+    """Of before the hub noted who signed: the sender's signature is then not proven, whatever key is offered."""
+    scene = Scene(members={"signer": None})
+    proof = scene.proof()
+    fails(scene.verify(proof), "sender", "sender_wrong", "do not name the same signer")
+    bare = scene.change(proof, sender=replace(proof.sender, key=""))
+    fails(scene.verify(bare), "sender", "sender_key_unnamed", "was not checked")
+
+
+def test_a_recipient_that_signed_something_else() -> None:
+    scene = Scene(recipients=(VAN_YEN,), ended=1)
+    for given, english in (
+        (scene.acknowledgement(refused=True), "signed something else than the event says"),
+        (scene.acknowledgement(message=MESSAGE.replace("a001", "b002")), "does not cover this document"),
+    ):
+        event, _ = scene.ends()[0]
+        event["acknowledgement"] = hashlib.sha256(given.jws.encode()).hexdigest()
+        (receipt,) = scene.seal([event], scene.at)
+        proof = scene.change(events=(Evidence(receipt, None, given),))
+        fails(scene.verify(proof), "events", "recipient_wrong", english, "Chữ ký xác nhận của hệ thống")
+
+
+def test_an_acknowledgement_that_was_left_out() -> None:
+    scene = Scene(recipients=(VAN_YEN,), ended=1)
+    proof = scene.proof()
+    verdict = scene.verify(scene.change(proof, events=(replace(proof.events[0], acknowledgement=None),)))
+    (found,) = [one for one in verdict.findings if one.code == "recipient_missing"]
+    assert "which is not in the file: not checked" in found.en and found.status == "not_proven"
+
+
+def test_events_of_recipients_that_the_message_does_not_have() -> None:
+    scene = Scene(signed=0)
+    event, _ = scene.ends()[0]
+    for recipients, english in (
+        (["000.00.99.H63"], "recipients that the message does not have"),
+        ("x", "cannot be read"),
+    ):
+        (receipt,) = scene.seal([event | {"recipients": recipients}], scene.at)
+        fails(
+            scene.verify(scene.change(events=(Evidence(receipt, None, None),))), "events", "event_wrong", english
+        )
+
+
+def test_an_acknowledgement_of_something_that_is_no_end() -> None:
+    scene = Scene()
+    given = scene.acknowledgement()
+    event = {"event": "relayed", "at": "2026-11-23T08:00:00Z", "message": MESSAGE}
+    (receipt,) = scene.seal([event], scene.at)
+    proof = scene.change(events=(Evidence(receipt, None, given),))
+    fails(scene.verify(proof), "events", "event_wrong", "an event that is none")
+    for at in ("", "2026-11-23T08:00:00", "hôm nay", None, 1, "9999-12-31T23:59:59Z"):
+        (receipt,) = scene.seal([event | {"at": at}], scene.at)
+        proof = scene.change(events=(Evidence(receipt, None, None),))
+        fails(scene.verify(proof), "events", "event_wrong", "what happened, or when")
+
+
+def test_an_event_of_a_kind_that_is_not_known() -> None:
+    """A newer hub may have more kinds: they are shown by their names."""
+    scene = Scene(ended=0, promise=None)
+    event = {"event": "stored_for_good", "at": "2026-11-23T08:00:00Z", "message": MESSAGE}
+    (receipt,) = scene.seal([event], scene.at)
+    verdict = scene.verify(scene.change(events=(Evidence(receipt, None, None),)))
+    assert verdict.verified and any("stored_for_good" in one.en for one in verdict.findings)
+
+
+def test_a_trusted_key_of_another_hub_is_no_key_of_this_one() -> None:
+    scene = Scene()
+    other = Scene(key=generate("EdDSA"))
+    fails(scene.verify(trust=other.trust()), "file", "file_altered", "not among the trusted")
