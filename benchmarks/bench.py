@@ -17,7 +17,19 @@ import uvloop
 from rich.console import Console
 
 from benchmarks import report
-from benchmarks.scenarios import Outcome, Scenario, Setting, backlog, fanout, idle, large, modes, startup
+from benchmarks.scenarios import (
+    Outcome,
+    Scenario,
+    Setting,
+    backlog,
+    evidence,
+    fanout,
+    idle,
+    large,
+    log,
+    modes,
+    startup,
+)
 
 RESULTS = Path(__file__).parent / "results" / "latest.json"
 QUICK = RESULTS.parent / "quick" / "latest.json"
@@ -30,6 +42,8 @@ LONG: dict[str, Scenario] = {
     "backlog1m": backlog.backlog,
     "xmin": backlog.xmin,
     "large50": large.run,
+    "evidence": evidence.run,
+    "log": log.run,
 }
 """Too long for `make bench`: by name, or with ``--long``."""
 NAMES = (*modes.NAMES, *SHORT, *LONG)

@@ -9,6 +9,7 @@ import shutil
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -64,8 +65,9 @@ def precise_seconds(process: psutil.Process) -> float:
 class Node:
     """``lienthong serve`` with its embedded PostgreSQL in a temporary directory. An async context."""
 
-    def __init__(self, workers: int, *options: str) -> None:
-        """`options`: more of what `lienthong serve` takes."""
+    def __init__(self, workers: int, *options: str, environment: Mapping[str, str] | None = None) -> None:
+        """`options`: more of what `lienthong serve` takes. `environment`: variables that its processes get."""
+        self._environment = dict(environment or {})
         self.worker_count = workers
         self._options = options
         # Not readable by this account alone: root's PostgreSQL runs under another.
@@ -114,7 +116,7 @@ class Node:
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=log,
-                env=environment,
+                env=environment | self._environment,
             )
         assert self._process.stdout is not None
         while line := await self._process.stdout.readline():

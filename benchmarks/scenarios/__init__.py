@@ -5,6 +5,8 @@ startup     how long a hub takes to start
 fanout      one document to hundreds of endpoints, and what others feel of it
 idle        10,000 endpoints that wait
 large       documents of 50 MB, and the memory of a worker meanwhile
+evidence    the hub beside one that proves nothing
+log         the transparency log alone, at 30,000 events a second
 backlog     a million waiting documents; a transaction that holds back vacuum
 """
 
