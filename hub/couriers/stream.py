@@ -52,16 +52,18 @@ class _Lane:
         self.ahead: list[tuple[int, list[Mail]]] = _NONE
         """Offers that came before what precedes them: (the sequence that does, entries)."""
 
-    def offer(self, previous: int, mails: list[Mail]) -> None:
+    def offer(self, previous: int, mails: list[Mail]) -> bool:
+        """Whether all of `mails` were missing, and nothing before them."""
         if not self.ahead and previous <= self.head < mails[0].entry.seq:  # as nearly always
             if self.ready:
                 self.ready += mails
             else:  # `mails` may be another reader's too, and `_NONE` everybody's
                 self.ready = mails.copy()
             self.head = mails[-1].entry.seq
-        else:
-            self.put_aside(previous, mails)
-            self.join()
+            return True
+        self.put_aside(previous, mails)
+        self.join()
+        return False
 
     def put_aside(self, previous: int, mails: list[Mail]) -> None:
         if not self.ahead:
@@ -170,9 +172,11 @@ class StreamCourier:
             return  # they are read with the rest
         if self._reading:  # it may be read, too
             self._lanes[lane].put_aside(previous, mails)
+            self._hold(_weight(mails))
+        elif self._lanes[lane].offer(previous, mails):
+            self._hold(_weight(mails))
         else:
-            self._lanes[lane].offer(previous, mails)
-        self._hold(_weight(mails))
+            self._count_held()  # some were read before they were offered
         if self._held > HELD_BYTES or self._live.held > ALL_HELD_BYTES:
             self._let_go()
         self._kick()
@@ -180,6 +184,10 @@ class StreamCourier:
     def _hold(self, size: int) -> None:
         self._held += size
         self._live.held += size
+
+    def _count_held(self) -> None:
+        held = sum(_weight(lane.ready) + sum(_weight(mails) for _, mails in lane.ahead) for lane in self._lanes)
+        self._hold(held - self._held)
 
     def _let_go(self) -> None:
         for lane, seq in zip(self._lanes, self._cursor, strict=True):
@@ -287,8 +295,7 @@ class StreamCourier:
             self.after[number] = max(self.after[number], lane.head)
             lane.join()
         self._behind = self._behind or (everything and page.more)
-        held = sum(_weight(lane.ready) + sum(_weight(mails) for _, mails in lane.ahead) for lane in lanes)
-        self._hold(held - self._held)
+        self._count_held()
         return Page(page.entries, self._place(), page.more)
 
     def _shares(self) -> tuple[int, int, int]:

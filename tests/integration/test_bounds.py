@@ -13,7 +13,7 @@ import pytest
 
 from hub.couriers import mailbox
 from hub.directory import change
-from hub.relay import acknowledge
+from hub.relay import acknowledge, ending
 from protocol.client import Problem
 from protocol.evidence import read_receipt, verify_receipt
 from protocol.signature import from_jwk
@@ -57,13 +57,14 @@ async def test_a_long_acknowledgement_is_carried_out_in_parts_and_proven_whole(
 async def test_a_run_does_not_cross_midnight(
     pair: Pair, monkeypatch: pytest.MonkeyPatch, connection: asyncpg.Connection
 ) -> None:
-    monkeypatch.setattr(acknowledge, "DAY", 2)  # every other entry begins a day
+    monkeypatch.setattr(ending, "DAY", 2)  # every other entry begins a day
     await send(pair, 6)
     _, cursor = await pair.receiver.read()
     assert await pair.receiver.acknowledge(up_to=cursor) == 6
-    runs = await connection.fetch("select first_seq / 2 as first, last_seq / 2 as last from progress")
-    assert len(runs) in (3, 4)
-    assert all(run["first"] == run["last"] for run in runs)
+    for table in ("progress", "handed_run"):
+        runs = await connection.fetch(f"select first_seq / 2 as first, last_seq / 2 as last from {table}")
+        assert len(runs) in (3, 4)
+        assert all(run["first"] == run["last"] for run in runs)
 
 
 async def test_partitions_are_made_while_somebody_holds_the_parents(
@@ -101,7 +102,7 @@ async def test_partitions_have_utc_months_whoever_asks(connection: asyncpg.Conne
 async def test_a_mailbox_that_nobody_reads_does_not_stop_the_sweep(
     pair: Pair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(acknowledge, "MAX_RANGES", 2)
+    monkeypatch.setattr(ending, "MAX_RANGES", 2)
     expires = datetime.now(UTC) + timedelta(milliseconds=600)
     expiring = []
     for _ in range(4):

@@ -52,14 +52,20 @@ def test_every_command_explains_itself_and_can_write_json(path: tuple[str, ...])
 
 
 def test_the_commands_are_those_that_are_documented() -> None:
-    groups = {"agency": {"add", "import", "list"}, "key": {"generate", "add", "disable"}}
+    groups = {"agency": {"add", "import", "list"}, "key": {"generate", "add", "list", "disable"}}
     groups["endpoint"] = {"add", "assign", "limit", "list", "disable", "enable", "token", "trust", "revoke"}
-    groups["endpoint"] |= {"signatures"}
+    groups["endpoint"] |= {"acknowledgements", "signatures"}
     groups |= {"group": {"set"}, "operator": {"token", "list", "revoke"}}
     groups["axis"] = {"add", "secret", "list", "disable", "enable", "pending", "approve", "reject"}
     groups["link"] = {"add", "secret", "list", "show", "disable", "enable", "resend", "sync"}
-    single = {"serve", "init", "sign", "send", "receive", "status", "verify", "demo"}
+    groups["link"] |= {"accept", "hubs", "pending", "approve", "reject"}
+    groups["pdf"] = {"again", "check", "queue", "show"}
+    groups |= {"trust": {"add", "list", "refresh", "remove"}, "log": {"status", "use-key", "begin"}}
+    groups["ca"] = {"init", "issue", "revoke", "list", "crl", "serve"}
+    groups["witness"] = {"init", "serve", "status", "evidence", "check"}
+    single = {"serve", "init", "sign", "send", "receive", "status", "proof", "verify", "audit", "demo"}
     expected = {(name,) for name in single} | {(name, command) for name in groups for command in groups[name]}
+    expected |= {("witness", "log", "add"), ("witness", "log", "remove")}
     assert set(COMMANDS) == expected
     assert Lienthong(Path())("--version").startswith("lienthong, version ")
 
@@ -181,6 +187,21 @@ def test_an_endpoint_from_its_making_to_its_end(lienthong: Lienthong, tmp_path: 
     assert "luc-yen" in lienthong("endpoint", "list")
     for word in ("disable", "enable", "token", "revoke"):
         assert "there is no endpoint 'ai'" in lienthong.fails("endpoint", word, "ai")
+
+
+def test_an_endpoint_may_have_to_sign_what_it_acknowledges(lienthong: Lienthong) -> None:
+    lienthong.json("endpoint", "add", "văn-chấn")
+
+    def policy() -> str:
+        (found,) = [row for row in lienthong.json("endpoint", "list") if row["name"] == "văn-chấn"]
+        return str(found["signed_acknowledgements"])
+
+    assert policy() == "accept"
+    told = lienthong("endpoint", "acknowledgements", "văn-chấn", "--signed", "require")
+    assert told.strip() == "văn-chấn must sign what it acknowledges"
+    assert policy() == "require"
+    lienthong("endpoint", "acknowledgements", "văn-chấn", "--signed", "accept")
+    assert policy() == "accept"
 
 
 def test_limits_of_an_endpoint_are_set_shown_and_taken_back(lienthong: Lienthong) -> None:

@@ -66,3 +66,33 @@ def test_what_cannot_be_linked(lienthong: Lienthong) -> None:
     assert "already" in lienthong.fails(*add, "--url", NOWHERE, "--branch", PROVINCE)
     for words in (("show",), ("disable",), ("resend",), ("sync",), ("secret", "--secret-file", secret)):
         assert "no link 'lạ'" in lienthong.fails("link", words[0], "lạ", *words[1:])
+
+
+def test_a_native_link_and_its_keys(lienthong: Lienthong) -> None:
+    """The two commands that link two hubs. This hub is its own peer, as the one at hand."""
+    file = lienthong.folder / "token"
+    accepted = lienthong.json("link", "accept", "tinh-yen-bai", "--branch", VAN_YEN, "--approve-keys",
+                              "--token-file", file)  # fmt: skip
+    assert accepted == {"name": "tinh-yen-bai", "branch": [VAN_YEN], "approve_keys": True, "token_file": str(file)}
+    add = ["link", "add", "truc", "--native", "--url", lienthong.environment["LIENTHONG_URL"], "--branch", VAN_YEN]
+    lienthong(*add, "--token-file", file, "--retry-seconds", "0.5")
+    eventually(lambda: "linked with itself" in (lienthong.json("link", "show", "truc")["last_error"] or ""))
+    assert "(native)" in lienthong("link", "show", "truc")
+    (row,) = lienthong.json("link", "hubs")
+    assert (row["name"], row["approval"], row["waiting_keys"]) == ("tinh-yen-bai", True, 0)
+    assert "tinh-yen-bai" in lienthong("link", "hubs")
+    assert "no keys wait" in lienthong("link", "pending")
+    assert "no such key" in lienthong.fails("link", "approve", "tinh-yen-bai")
+    assert "no such key" in lienthong.fails("link", "reject", "tinh-yen-bai", "khóa-lạ")
+    assert "two hubs are linked from one side" in lienthong.fails("link", "accept", "truc", "--branch", VAN_YEN)
+    assert "identity code" in lienthong.fails("link", "accept", "khac", "--branch", "Yên Bái")
+
+
+def test_how_a_native_link_cannot_be_added(lienthong: Lienthong) -> None:
+    secret = _secret(lienthong, "bí mật")
+    add = ["link", "add", "khac", "--url", NOWHERE, "--branch", PROVINCE]
+    assert "--axis or --native" in lienthong.fails(*add, status=2)
+    assert "--token-file" in lienthong.fails(*add, "--native", status=2)
+    assert "--secret-file" in lienthong.fails(*add, "--axis", "--system-id", "x", status=2)
+    assert "for --axis" in lienthong.fails(*add, "--native", "--token-file", secret, "--system-id", "x", status=2)
+    assert "--system-id" in lienthong.fails(*add, "--axis", "--secret-file", secret)

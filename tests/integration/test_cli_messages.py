@@ -56,6 +56,7 @@ def test_a_document_goes_out_and_comes_in(
     keys = lienthong.folder / "data" / "hub-key.pub"
     assert {file.name for file in receipts.iterdir()} == {
         f"{message}.receipt.json",
+        f"{message}.van-yen.handed_over.receipt.json",
         f"{message}.van-yen.receipt.json",
     }
     for file in receipts.iterdir():

@@ -115,6 +115,8 @@ async def test_the_demo_relays_its_morning_even_after_one_that_was_killed(folder
         "422 recipient-unknown",
         "Everything adds up: 155 messages, 334 deliveries",
         "334 deliveries = 332 acknowledged + 1 refused + 1 expired",
+        "Sở Nội vụ and xã Đại Sơn each run a witness",
+        "xã Đại Sơn signed it at",
         "xã Đại Sơn reads it from the province's hub, byte for byte as it was sent",
         "Văn phòng Chính phủ has all 3 states, in edXML",
         "xã Đại Sơn reads on 16/BC-UBND: 03 Đã tiếp nhận",
@@ -156,10 +158,11 @@ async def test_json_and_keep(folder: Path) -> None:
         **summary["ended"],
         "rejected": summary["rejected"],
     }
-    assert "Three submissions that the hub must not take" in told.decode()
+    assert "Four submissions that the hub must not take" in told.decode()
     assert (place / MARK).exists()
     assert (place / "hub" / "hub-key.pem").exists()
     assert (place / "nation" / "hub-key.pem").exists()
+    assert summary["log"]["witnesses"] == ["dai-son.vanyen.yenbai.gov.vn/w1", "so-noi-vu.yenbai.gov.vn/w1"]
     assert summary["nation"] == {
         "crossed": 6,
         "hubs": {

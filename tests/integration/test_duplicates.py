@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from datetime import timedelta
 from typing import Any
+from uuid import uuid4
 
 import aiohttp
 import pytest
 
+from hub.relay.repeats import CREDIT_SECONDS, STATEMENT_SECONDS, New, Repeats
 from protocol.client import HubClient
 from protocol.message import Promulgation
 from protocol.problems import Problem
@@ -130,3 +132,70 @@ async def test_writing_down_goes_on_where_it_stopped_and_leaves_the_newest(pair:
     assert await pair.hub.connection.fetchval(count) == 10
     await catch_up(pair.hub)
     assert await pair.hub.connection.fetchval(count) == 10
+
+
+# -- told with the entry itself -------------------------------------------------------------------
+
+
+async def test_an_entry_says_what_it_repeats_at_once(pair: Pair) -> None:
+    """Also within the minute in which nothing is written down yet."""
+    first = await send(pair, "301/QĐ-UBND")
+    second = await send(pair, "301/qđ-ubnd")
+    entries = await pair.page()
+    assert [(entry.id, entry.duplicate_of) for entry in entries] == [(first, ()), (second, (first,))]
+    assert await duplicates(pair.receiver, second) == [first]
+
+
+async def test_what_was_taken_in_under_a_flood_is_marked_later(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Repeats, "has_time", lambda self: False)
+    first = await send(pair, "302/QĐ-UBND")
+    second = await send(pair, "302/QĐ-UBND")
+    assert [entry.duplicate_of for entry in await pair.page()] == [(), ()]
+    await catch_up(pair.hub)
+    assert [entry.duplicate_of for entry in await pair.page()] == [(), (first,)]
+    assert second != first
+
+
+async def test_a_stream_says_it_too(pair: Pair) -> None:
+    async with pair.receiver.stream() as stream:
+        first = await send(pair, "303/QĐ-UBND")
+        second = await send(pair, "303/QĐ-UBND")
+        found = []
+        async for entry in stream.mail():
+            found.append((entry.id, entry.duplicate_of))
+            if len(found) == 2:
+                break
+    assert found == [(first, ()), (second, (first,))]
+
+
+async def test_a_list_of_the_axis_says_it_in_words(hub: RunningHub, http: aiohttp.ClientSession) -> None:
+    province = await hub.register("ubnd-tinh", PROVINCE)
+    district = await add_system(hub, http, await hub.register("van-yen", VAN_YEN), "yb.vanyen")
+    async with province.client(hub.url) as client:
+        raw = paper(VAN_YEN)
+        first = await client.submit(raw, XML)
+        again = await client.submit(raw.replace("Báo cáo".encode(), b"B.C."), XML)
+    listed = {item["docId"]: item["status_desc"] for item in await district.sdk.get_received_edoc_list()}
+    assert listed == {first.id: "Chờ nhận", again.id: f"Chờ nhận; trùng với văn bản đã gửi trước: {first.id}"}
+
+
+async def test_nothing_is_told_of_what_others_got(hub: RunningHub) -> None:
+    province = await hub.register("ubnd-tinh", PROVINCE)
+    district = await hub.register("van-yen", VAN_YEN)
+    await hub.register("luc-yen", LUC_YEN)
+    async with province.client(hub.url) as sender, district.client(hub.url) as reader:
+        await sender.send(province.document(LUC_YEN, code="304/TB-UBND"))
+        await sender.send(province.document(VAN_YEN, code="304/TB-UBND"))
+        ((entry,), _) = await reader.read()
+        assert entry.duplicate_of == ()
+
+
+async def test_looking_is_bounded_by_a_share_of_time(pair: Pair) -> None:
+    repeats = Repeats(pair.hub.hub.pool)
+    looked = 0
+    while repeats.has_time():
+        await repeats.look([New(uuid4(), PROVINCE, f"id {looked}", f"{looked}/BC", None)])
+        looked += 1
+    assert 1 <= looked <= CREDIT_SECONDS / STATEMENT_SECONDS + 1

@@ -21,7 +21,7 @@ from hub.directory import change
 from hub.directory.change import Limits
 from hub.doors import guard
 from hub.doors.guard import GuardedHandler
-from hub.relay import intake
+from hub.relay import opening
 from hub.relay.commit import MAX_BATCH
 from protocol.client import HubClient, Problem
 from protocol.message import seal
@@ -262,7 +262,7 @@ async def test_a_large_batch_is_opened_a_few_at_a_time(
 ) -> None:
     """Between them the event loop sees to everything else."""
     turn, opened = 0, Counter[int]()
-    open_jws = intake.open_jws
+    open_jws = opening.open_jws
 
     def counted(raw: bytes) -> Any:
         opened[turn] += 1
@@ -274,13 +274,13 @@ async def test_a_large_batch_is_opened_a_few_at_a_time(
             await asyncio.sleep(0)
             turn += 1
 
-    monkeypatch.setattr(intake, "open_jws", counted)
+    monkeypatch.setattr(opening, "open_jws", counted)
     counting = asyncio.create_task(count_turns())
     batch = b"\n".join(message.raw for message in sign_messages(pair.province, 300, (VAN_YEN,)))
     assert (await post(pair.hub, http, pair.province, batch, NDJSON))[0] == 200
     counting.cancel()
     assert sum(opened.values()) == 300
-    assert max(opened.values()) <= intake.OPENED_AT_ONCE
+    assert max(opened.values()) <= opening.OPENED_AT_ONCE
 
 
 async def test_a_flood_of_reads_leaves_connections_for_others(

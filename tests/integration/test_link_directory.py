@@ -147,3 +147,40 @@ async def test_a_list_that_is_the_same_is_not_read_again(hub: RunningHub, axis: 
         return await hub.connection.fetchval(known, endpoint) == 3
 
     await until(three, "a change comes all the same")
+
+
+async def test_agencies_are_known_by_their_newer_codes_too(linked: Linked) -> None:
+    linked.axis.agencies = _listed(GOVERNMENT_OFFICE, FINANCE, "000.00.01.G12")
+    both = {"oldCode": "", "pid": "", "mail": "", "name": "x"}
+    linked.axis.levels = {
+        "1": [
+            both | {"id": "1", "code": "G22", "code102": GOVERNMENT_OFFICE},
+            both | {"id": "2", "code": "G12", "oldCode": FINANCE},
+        ],
+        "2": [
+            both | {"id": "3", "code": "G12.01", "code102": "000.00.01.G12"},
+            both | {"id": "4", "code": "G99.01"},
+        ],
+    }
+    await links.order(linked.hub.connection, UP, "sync")
+    aliases = "select code, aliases from agency where endpoint = $1 order by code"
+    endpoint = (await linked.row())["endpoint"]
+    found = await until(lambda: linked.hub.connection.fetch(aliases, endpoint), "the agencies are here")
+    assert [tuple(row) for row in found] == [
+        (FINANCE, ["G12"]),
+        (GOVERNMENT_OFFICE, ["G22"]),
+        ("000.00.01.G12", ["G12.01"]),
+    ]
+    await linked.hub.follow()
+    message = await linked.send("G12.01")
+    await linked.ended(message, "acknowledged")
+    # A name that somebody here has is not given away, and one that the axis takes back is gone.
+    await change.add_agency(linked.hub.connection, AgencyRow(LUC_YEN, "UBND huyện Lục Yên", aliases=("H63.32",)))
+    await linked.hub.follow()
+    linked.axis.levels = {"1": [both | {"id": "1", "code": "H63.32", "code102": GOVERNMENT_OFFICE}]}
+    await links.order(linked.hub.connection, UP, "sync")
+
+    async def taken_back() -> bool:
+        return all(not row["aliases"] for row in await linked.hub.connection.fetch(aliases, endpoint))
+
+    await until(taken_back, "the aliases are gone")

@@ -117,6 +117,13 @@ async def test_what_this_hub_sent_comes_back_and_is_left_alone(linked: Linked) -
     assert linked.axis.sent == []
 
 
+async def test_what_comes_back_and_is_for_nobody_here_goes_in_a_circle(linked: Linked) -> None:
+    """Each of the two hubs believes that the recipient lies at the other."""
+    linked.give("D-1", paper(FINANCE, sender=VAN_YEN), sender="")
+    assert await linked.taken("D-1") == "fail"
+    assert linked.axis.reasons["D-1"].startswith("loop")
+
+
 async def test_nothing_goes_back_where_it_came_from(linked: Linked) -> None:
     linked.give("D-1", paper(DAI_SON, FINANCE, "000.00.00.H56", sender=GOVERNMENT_OFFICE))
     assert await linked.taken("D-1") == "done"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -20,21 +20,33 @@ from schemathesis import GenerationMode
 from schemathesis.engine import Status, events, from_schema
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 
-from hub.directory import change
+from hub.directory import change, hubs
 from hub.store.embedded import EmbeddedPostgres
+from protocol.evidence import SEAL_TYPE, Sealer, Tree, leaf_hash, receipt
+from protocol.link import RELAYED_MEDIA_TYPE
 from protocol.message import Attachment, Document, Person, Promulgation, Reference, seal, write_document
 from protocol.problems import CATALOGUE
+from protocol.signature import Signer, generate, parse, thumbprint, to_jwk
 from protocol.stream import SUBPROTOCOL
 from tests.support.desk import Desk, open_desk
 from tests.support.parties import DAI_SON, PROVINCE, VAN_YEN
+from tests.support.until import until
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 EXAMPLES = 25
+
+
+@schemathesis.serializer("application/x-ndjson", RELAYED_MEDIA_TYPE)  # what the fuzzer makes up for them is bytes
+def as_it_is(context: Any, value: Any) -> bytes:
+    return value if isinstance(value, bytes) else orjson.dumps(value, default=str)
+
+
 OPERATIONS = [
     "POST /v1/messages",
     "GET /v1/messages/{id}",
     "GET /v1/messages/{id}/events",
+    "GET /v1/messages/{id}/proof",
     "GET /v1/messages/{id}/thread",
     "GET /v1/messages/{id}/document",
     "GET /v1/messages/{id}/edxml",
@@ -47,9 +59,29 @@ OPERATIONS = [
     "GET /metrics",
     "GET /v1/status",
     "GET /v1/hub/keys",
+    "GET /v1/hub/trust",
+    "GET /verify",
     "GET /problems/{code}",
     "GET /v1/stream",
+    "POST /v1/link/messages",
+    "GET /v1/link/directory",
+    "PUT /v1/link/directory",
+    "POST /v1/link/notices",
+    "GET /log",
+    "GET /log/checkpoint",
+    "GET /log/tile/{path}",
+    "GET /log/proof/{batch}/{leaf}",
+    "GET /v1/log/events/{index}",
 ]
+ASKED_BY_ANYBODY = (
+    "GET /healthz/live",
+    "GET /healthz/ready",
+    "GET /metrics",
+    "GET /v1/status",
+    "GET /v1/hub/keys",
+    "GET /v1/hub/trust",
+    "GET /verify",
+)
 HANDSHAKE = {
     "Upgrade": "websocket",
     "Connection": "Upgrade",
@@ -58,6 +90,8 @@ HANDSHAKE = {
     "Sec-WebSocket-Protocol": SUBPROTOCOL,
 }
 """What makes a request one for a stream; the fuzzer's library sends no `Connection` of ours."""
+BY_LINES = ("POST /v1/messages", "POST /v1/link/messages")
+"""A batch is answered line by line: 200, and in each line a status of its own."""
 BODIES = [label for label in OPERATIONS if not label.startswith("GET")]
 """Where a body that fits the schema may be refused all the same: no schema can ask for a right signature or
 digest, and JSON Schema takes 1.0 for an integer."""
@@ -115,7 +149,7 @@ async def test_each_operation_says_who_may_ask_and_what_may_be_refused(document:
             assert operation["summary"]
             assert {"400", "405", "500", "503"} <= set(operation["responses"])
             is_open = operation.get("security") == []
-            assert is_open != path.startswith(("/v1/m", "/v1/a", "/v1/stream"))
+            assert is_open != path.startswith(("/v1/m", "/v1/a", "/v1/l", "/v1/stream"))
             assert is_open or {"401", "403"} <= set(operation["responses"])
             for status, answer in operation["responses"].items():
                 problem = "application/problem+json" in answer.get("content", {})
@@ -185,6 +219,49 @@ def edxml_message() -> bytes:
     ).encode()
 
 
+async def as_a_hub_below(desk: Desk, ask: Callable[..., Awaitable[requests.Response]]) -> None:
+    """What a linked hub asks: it tells who lies there, passes on a document, and says how another one ended."""
+    token = await hubs.accept(desk.connection, "tinh-lao-cai", ("000.00.00.H38",))
+    await desk.follow()
+    below, hub_key, key = {"Authorization": f"Bearer {token}"}, generate("EdDSA"), generate("ES256")
+    told = {
+        "hub": "truc-lao-cai",
+        "hub_keys": [to_jwk(hub_key.public_key())],
+        "agencies": [{"code": "000.00.00.H38", "name": "UBND tỉnh Lào Cai", "system": "1"}],
+        "keys": [{"name": thumbprint(key.public_key()), "jwk": to_jwk(key.public_key()), "system": "1"}],
+    }
+    assert (await ask("PUT /v1/link/directory", below, json=told)).json()["keys"] == 1
+    assert (await ask("GET /v1/link/directory", below)).json()["agencies"]
+    letter = Document(id="1/UBND", sender="000.00.00.H38", to=(VAN_YEN,))
+    line = {"for": [VAN_YEN], "accepted_at": "2026-03-02T00:00:00Z", "message": seal(letter, Signer(key)).decode()}
+    sent = await ask(
+        "POST /v1/link/messages", below, data=orjson.dumps(line), headers={"Content-Type": "application/x-ndjson"}
+    )
+    assert orjson.loads(sent.content)["status"] == 202
+    raw = seal(desk.province.document("000.00.00.H38"), desk.province.signer)
+    jose = {"Content-Type": "application/jose"}
+    message = (await ask("POST /v1/messages", desk.province, data=raw, headers=jose)).json()["id"]
+    event = {"event": "refused", "at": "2026-03-02T00:00:00Z", "sha256": hashlib.sha256(raw).hexdigest(),
+             "recipients": ["000.00.00.H38"], "reason": "Gửi nhầm"}  # fmt: skip
+    text = orjson.dumps(event).decode()
+    tree = Tree([leaf_hash(text.encode())])
+    sealed = Sealer("truc-lao-cai", Signer(hub_key, typ=SEAL_TYPE)).seal(tree, "1", datetime.now(UTC))
+    notice = {"message": message, "receipt": orjson.loads(receipt(text, 0, tree, sealed).to_json())}
+    assert (await ask("POST /v1/link/notices", below, json=notice)).status_code == 204
+    forged = notice | {"receipt": notice["receipt"] | {"event": text.replace("nhầm", "đúng")}}
+    assert (await ask("POST /v1/link/notices", below, json=forged)).status_code == 400
+
+
+async def until_logged(desk: Desk) -> None:
+    """Return when every event so far is in the log."""
+
+    async def drained() -> bool:
+        await desk.hub.integrator.integrate()
+        return not await desk.connection.fetchval("select exists (select 1 from log_pending)")
+
+    await until(drained, "the log takes all batches")
+
+
 async def test_every_operation_answers_real_requests_as_described(desk: Desk, document: dict[str, Any]) -> None:
     schema = load(desk, document)
     answered: set[tuple[str, int]] = set()
@@ -234,16 +311,29 @@ async def test_every_operation_answers_real_requests_as_described(desk: Desk, do
     for party in (province, district, operator):
         await ask("GET /v1/messages/{id}/events", party, path={"id": page["entries"][0]["id"]})
         await ask("GET /v1/messages/{id}/thread", party, path={"id": page["entries"][0]["id"]})
+        await ask("GET /v1/messages/{id}/proof", party, path={"id": page["entries"][0]["id"]})
     for entry in page["entries"]:
         for form in ("document", "edxml"):
             await ask("GET /v1/messages/{id}/" + form, district, path={"id": entry["id"]})
     await ask("GET /v1/messages/{id}/document", province, path={"id": notice["id"]})
     for party in ({}, operator):
-        for label in OPERATIONS[10:15]:
+        for label in ASKED_BY_ANYBODY:
             await ask(label, party)
+    await until_logged(desk)
+    batch_id = orjson.loads(parse(sent.json()["receipt"]["seal"].encode()).payload)["batch"]
+    await ask("GET /log", {})
+    await ask("GET /log/checkpoint", {})
+    for tile, status in (("entries/000.p/1", 200), ("0/000.p/1", 200), ("0/999", 404)):
+        assert (await ask("GET /log/tile/{path}", {}, path={"path": tile})).status_code == status
+    for leaf, status in ((0, 200), (10**6, 404)):
+        got = await ask("GET /log/proof/{batch}/{leaf}", {}, path={"batch": batch_id, "leaf": leaf})
+        assert got.status_code == status
+    for index, status in ((0, 200), (10**6, 404)):
+        assert (await ask("GET /v1/log/events/{index}", operator, path={"index": index})).status_code == status
     await ask("GET /problems/{code}", {}, path={"code": "too-large"})
     for headers, status in (({}, 426), (HANDSHAKE, 101)):
         assert (await ask("GET /v1/stream", province, headers=headers)).status_code == status
+    await as_a_hub_below(desk, ask)
     assert {label for label, status in answered if status < 300} == set(OPERATIONS)
     # No library of the fuzzer's reads the lines of a batch: each is a `Submitted` or a `Problem`.
     models = document["components"]
@@ -316,7 +406,11 @@ def cover(desk: Desk, document: dict[str, Any]) -> tuple[int, list[str]]:
                 for check in checks
                 if check.status is not Status.SUCCESS
             ]
-            wrong += [f"{event.label}: {check.name}: {check.failure_info}" for check in failed]
+            wrong += [
+                f"{event.label}: {check.name}: {check.failure_info}"
+                for check in failed
+                if not (event.label in BY_LINES and check.name == "negative_data_rejection")
+            ]
     return asked, wrong
 
 

@@ -164,7 +164,8 @@ def test_commands_and_variables_that_are_named_exist(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
     spans = re.findall(r"(?<!`)`([^`\n]+)`(?!`)", text)
     spans += [line for block in blocks(text, "sh") for line in block.split("\n")]
-    named = [found[1] for found in (re.match(r"lienthong ((?:[a-z]+ ?){1,2})", span) for span in spans) if found]
+    starts = (re.match(r"lienthong ((?:[a-z][a-z-]* ?){1,2})", span) for span in spans)
+    named = [found[1] for found in starts if found]
     for words in named:
         command: click.Command = main
         for word in words.split():

@@ -36,6 +36,7 @@ async def test_a_receipt_says_who_sent_what_to_whom_and_when(pair: Pair) -> None
         "lane": "express",
         "recipients": 2,
         "recipients_sha256": recipients_digest([VAN_YEN, DAI_SON]),
+        "signer": {"kid": pair.province.signer.kid},
     }
     timeline = await pair.sender.events(sent.id)
     assert timeline["accepted_at"] == at

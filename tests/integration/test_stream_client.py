@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from hub.relay.intake import Accepted
+from hub.relay.answering import Accepted
 from protocol.client import ClientError, Problem, Sent, Stream
 from protocol.client import work as works
 from protocol.evidence import verify_receipt

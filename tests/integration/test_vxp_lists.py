@@ -15,7 +15,7 @@ import pytest
 
 from hub.couriers import axis as axis_mail
 from hub.couriers.axis import COUNT_LIMIT, LIST_LIMIT
-from hub.relay import acknowledge
+from hub.relay import ending
 from hub.store import sql
 from hub.store.pool import connect as connect_store
 from protocol.ids import uuid7
@@ -166,7 +166,7 @@ async def test_ended_in_any_order(axis: Axis) -> None:
 
 async def test_untaken_statuses_give_way_to_documents(axis: Axis, monkeypatch: pytest.MonkeyPatch) -> None:
     """A system that takes documents only: each status between them is a gap, and gaps are bounded."""
-    monkeypatch.setattr(acknowledge, "MAX_RANGES", 3)
+    monkeypatch.setattr(ending, "MAX_RANGES", 3)
     connection, sdk = axis.hub.connection, axis.district.sdk
     ids = []
     statuses = []

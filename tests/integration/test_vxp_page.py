@@ -8,13 +8,16 @@ from pathlib import Path
 from hub.couriers import axis, axis_sent
 from hub.directory import axis as systems
 from hub.doors import vxp, vxp_http
-from hub.relay import acknowledge
+from hub.relay import ending
 from protocol.vxp import MAX_PARAMETERS, Code
 from tests.conftest import RunningHub
 from tests.integration.test_readme import page, table
 
 PAGE = page("connecting-with-the-axis-sdk.md")
-TESTS = "".join(path.read_text(encoding="utf-8") for path in Path(__file__).parent.glob("test_vxp_*.py"))
+FOLDER = Path(__file__).parent
+TESTS = "".join(
+    path.read_text(encoding="utf-8") for path in [*FOLDER.glob("test_vxp_*.py"), FOLDER / "test_pdf_signatures.py"]
+)
 
 
 def names_in(cell: str) -> set[str]:
@@ -55,7 +58,7 @@ def test_limits_that_the_page_names() -> None:
     assert "1,000 entries, 100,000 agencies named" in PAGE and "up to 100,000, as of two seconds ago" in PAGE
     assert (vxp_http.MAX_BODY, MAX_PARAMETERS, systems.MAX_WAITING) == (64 << 10, 32, 1000)
     assert "64 KiB" in PAGE and "32; 8 KiB" in PAGE
-    assert (acknowledge.MAX_RANGES, axis.UNTAKEN_DAYS, axis_sent.MAX_TRANSFERS) == (10_000, 7, 50)
+    assert (ending.MAX_RANGES, axis.UNTAKEN_DAYS, axis_sent.MAX_TRANSFERS) == (10_000, 7, 50)
     assert "10,000 documents" in PAGE and "seven days" in PAGE
     assert axis_sent.MAX_LINES == 10_000 and "the first 50 transfers of one DocumentId, 10,000 lines" in PAGE
     assert vxp.PATH == "/vxp"

@@ -64,7 +64,9 @@ def test_in_every_dialect(dialect: str, order: Callable[[Tree], Tree]) -> None:
     assert message.trace.trace_header == (*before.trace.trace_header, TRACE)
     assert message.trace.bussiness == before.trace.bussiness
     assert message.header == before.header
-    assert read(after, whole=True) == read(data, whole=True)
+    header, header_before = read(after, whole=True), read(data, whole=True)
+    assert header == header_before
+    assert header.traced == (*header_before.traced, TRACE.organ_id)
 
 
 @each_sample

@@ -182,6 +182,7 @@ EXPECTED = Header(
         Reference("a-2", "Phụ lục.xlsx", "application/pdf", "Tệp đính kèm"),
     ),
     warnings=(),
+    traced=("000.00.00.H63", "truc.h63"),
 )
 """What DOCUMENT says, in any dialect."""
 

@@ -46,6 +46,8 @@ class FakeAxis:
     """(docId, status), as /updateStatus had them."""
     reasons: dict[str, str] = field(default_factory=dict)
     agencies: list[dict[str, Any]] = field(default_factory=list)
+    levels: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    """What /getAgenciesListQD20 gives, by level; it knows no such call where there is nothing."""
     faults: dict[str, list[Fault]] = field(default_factory=dict)
     refusing: dict[bytes, tuple[str, str]] = field(default_factory=dict)
     """What stands in a document that is refused for good, and the code and text."""
@@ -151,6 +153,11 @@ class FakeAxis:
 
     async def _getagencieslist(self, request: web.Request, body: bytes) -> web.StreamResponse:
         return _ok(data=self.agencies)
+
+    async def _getagencieslistqd20(self, request: web.Request, body: bytes) -> web.StreamResponse:
+        if not self.levels:
+            return _fail("59", "không có")
+        return _ok(data=self.levels.get(request.headers["XroadVnpt-level"], []))
 
 
 def _ok(**members: Any) -> web.Response:

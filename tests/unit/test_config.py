@@ -6,8 +6,10 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from hub.config import Config, ConfigError, is_loopback, make
+from protocol.note import COSIGNATURE, Verifier
 
 
 def test_the_defaults_serve_on_loopback_with_a_database_of_its_own() -> None:
@@ -87,6 +89,31 @@ def test_each_tls_file_must_exist(tmp_path: Path) -> None:
 
 def test_plain_http_on_other_addresses_only_when_told_so() -> None:
     assert make(host="0.0.0.0", allow_plain_http=True).host == "0.0.0.0"
+
+
+W1 = "so-noi-vu.yenbai.gov.vn/w1+b6e3fb73+BJs9qtokuVgvVKBwOFGotFRa/g2HF2HcUrIfjDN69Mrt"
+
+
+def test_witnesses_are_an_address_and_a_key_each() -> None:
+    assert make().witnesses == []
+    for written in (f"https://w1.example.vn {W1}", f" https://w1.example.vn  {W1}, "):
+        ((url, verifier),) = make(witness=written).witnesses
+        assert (url, str(verifier)) == ("https://w1.example.vn", W1)
+    other = str(Verifier("w2", Ed25519PrivateKey.generate().public_key(), COSIGNATURE))
+    found = make(witness=f"https://w1.example.vn {W1} http://w2.example.vn/nhân-chứng {other}").witnesses
+    assert [setting.verifier.name for setting in found] == ["so-noi-vu.yenbai.gov.vn/w1", "w2"]
+    log_key = str(Verifier("log", Ed25519PrivateKey.generate().public_key()))
+    for written, reason in (
+        (W1, "an address and a verifier key"),
+        (f"w1.example.vn {W1}", "is not an address"),
+        (f"{W1} https://w1.example.vn", "is not an address"),
+        (f"https://w1.example.vn {W1[:-2]}", "is not a verifier key"),
+        (f"https://w1.example.vn {W1.replace('w1+', 'w2+')}", "was altered"),
+        (f"https://w1.example.vn {log_key}", "one of a log"),
+        (f"https://w1.example.vn {W1} https://w2.example.vn {W1}", "named twice"),
+    ):
+        with pytest.raises(ConfigError, match="--witness.*" + reason):
+            make(witness=written)
 
 
 @pytest.mark.parametrize(
