@@ -11,11 +11,9 @@ asks whether one is a duplicate need not wait for that: its own keys are made fr
 
 from __future__ import annotations
 
-import hashlib
 import time
-import unicodedata
 from collections.abc import Iterable
-from datetime import datetime, timedelta, timezone
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
@@ -23,7 +21,9 @@ import asyncpg
 
 from hub.evidence.describe import Describer, Description
 from hub.relay.format import Kind
+from hub.relay.repeats import keys_of
 from hub.store import sql
+from hub.store.routes import Routes
 
 SQL = sql.load("catalogue")
 
@@ -35,29 +35,14 @@ LAG = timedelta(minutes=1)
 """A commit may take 50 s."""
 MAX_FOUND = 20
 """Earlier documents that are named of one."""
-_VIETNAM = timezone(timedelta(hours=7))
 
 
 def keys(row: asyncpg.Record, description: Description) -> list[int]:
     """The hashes of a stored message; none of what is no new document."""
     if row["kind"] != Kind.DOCUMENT or row["business"]:
         return []
-    found = [_key("id", row["sender"], row["document_id"] or row["sender_id"])]
-    if code := _plain(description.code):
-        issued: datetime = row["accepted_at"]
-        year = (description.issued or str(issued.astimezone(_VIETNAM).year))[:4]
-        found.append(_key("symbol", row["sender"], year, code))
-    return found
-
-
-def _plain(text: str) -> str:
-    """Without what clerks write differently: blanks and the case of letters."""
-    return "".join(unicodedata.normalize("NFC", text).casefold().split())
-
-
-def _key(*parts: str) -> int:
-    digest = hashlib.blake2b("\0".join(parts).encode(), digest_size=8).digest()
-    return int.from_bytes(digest, signed=True)
+    name = row["document_id"] or row["sender_id"]
+    return keys_of(row["sender"], name, description.code, description.issued, row["accepted_at"])
 
 
 class Catalogue:
@@ -77,9 +62,9 @@ class Catalogue:
                 return
             entries = [(key, row["id"]) for row in rows for key in keys(row, await self._describer.of(row))]
             last = rows[-1]["id"]
-            await self._pool.execute(
-                SQL.add, [key for key, _ in entries], [message for _, message in entries], last
-            )
+            columns = [key for key, _ in entries], [message for _, message in entries]
+            await self._pool.execute(SQL.add, *columns, last)
+            await self._pool.execute(SQL.mark_known, *columns)
             if time.monotonic() >= ends:
                 return
 
@@ -98,3 +83,18 @@ class Catalogue:
             if all(known["id"] != row["id"] for known in earlier):
                 earlier.append(row)
         return found
+
+    async def repeated_by(self, endpoint: int, messages: Iterable[UUID], routes: Routes) -> dict[UUID, list[str]]:
+        """What each message repeats of what `endpoint` sent or got, by the hub's ids; a look into the store."""
+        rows = await self._pool.fetch(SQL.stored, list(messages))
+        found = await self.duplicates([(row, await self._describer.of(row)) for row in rows])
+        await routes.load(row["route"] for earlier in found.values() for row in earlier)
+        named = {
+            id_: [
+                str(row["id"])
+                for row in earlier
+                if row["endpoint"] == endpoint or endpoint in routes.read(row["route"])
+            ]
+            for id_, earlier in found.items()
+        }
+        return {id_: names for id_, names in named.items() if names}

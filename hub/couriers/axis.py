@@ -54,6 +54,8 @@ class Waiting:
     accepted_at: datetime
     noted_at: datetime | None
     """When the system said that it was at work on it."""
+    repeats: bool = False
+    """Whether it is known to repeat an earlier document."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +73,8 @@ class Delivery:
     digest: bytes
     size: int
     body: bytes | None
+    here: tuple[str, ...] = ()
+    """Of `addressed`, the system's own."""
 
 
 class AxisMail:
@@ -125,7 +129,9 @@ class AxisMail:
             room -= len(codes)
             if room < 0 and shown:
                 break
-            shown.append(Waiting(row["id"], row["sender"], codes, row["accepted_at"], row["noted_at"]))
+            shown.append(
+                Waiting(row["id"], row["sender"], codes, row["accepted_at"], row["noted_at"], row["repeats"])
+            )
         return shown
 
     async def count(self, endpoint: int, kind: Kind) -> int:
@@ -157,6 +163,7 @@ class AxisMail:
                     row["digest"],
                     row["size"],
                     row["body"],
+                    tuple(route[endpoint]),
                 )
         return None
 
@@ -203,7 +210,11 @@ class AxisMail:
             )
         log.warning("statuses that nobody takes give way", endpoint=endpoint, lane=lane.label, count=len(rows))
         reason = f"not taken for {UNTAKEN_DAYS} days, while newer documents were"
-        await self._acknowledger.end(Acknowledgement(endpoint, expired={row["seq"]: reason for row in rows}))
+        seqs = [row["seq"] for row in rows]
+        request = Acknowledgement(
+            endpoint, expired=dict.fromkeys(seqs, reason), codes=dict.fromkeys(seqs, "not-taken")
+        )
+        await self._acknowledger.end(request)
 
     async def _fetch(self, statement: str, *arguments: Any) -> list[asyncpg.Record]:
         try:

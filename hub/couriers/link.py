@@ -9,11 +9,13 @@ twice.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
+from uuid import UUID
 
 import aiohttp
 import asyncpg
@@ -23,10 +25,18 @@ from hub import tasks
 from hub.couriers.axis import AxisMail
 from hub.couriers.axis_given import AxisGiver
 from hub.couriers.link_axis import AxisPeer, PeerError, PeerRefusedError
+from hub.couriers.link_axis_carrier import AxisCarrier
+from hub.couriers.link_carrier import Carried, Carrier
+from hub.couriers.link_events import LinkEvents
 from hub.couriers.link_fetch import Fetcher
 from hub.couriers.link_health import Health, Transfers, backoff
+from hub.couriers.link_native import NativePeer
+from hub.couriers.link_native_carrier import NativeCarrier
+from hub.couriers.link_native_fetch import NativeFetcher
+from hub.couriers.link_native_sync import NativeSync
 from hub.couriers.link_push import Pusher
 from hub.couriers.link_spool import Spool
+from hub.couriers.link_told import Teller
 from hub.couriers.mailbox import Mailboxes
 from hub.directory import links
 from hub.directory.change import DirectoryError
@@ -34,11 +44,16 @@ from hub.directory.follow import Directory
 from hub.directory.links import owner
 from hub.directory.picture import Link
 from hub.directory.vault import Vault, VaultError
+from hub.evidence.record import Recorder
 from hub.relay.acknowledge import Acknowledger
+from hub.relay.beyond import Hops
 from hub.relay.intake import Intake
 from hub.store import sql
+from hub.store.attachments import Attachments
 from hub.store.blobs import Blobs
 from hub.store.pool import UNAVAILABLE, connect
+from protocol.evidence import read_receipt
+from protocol.problems import Problem
 
 log = structlog.get_logger()
 SQL = sql.load("links")
@@ -66,7 +81,15 @@ class Parts:
     acknowledger: Acknowledger
     giver: AxisGiver
     blobs: Blobs
+    attachments: Attachments
+    teller: Teller
+    recorder: Recorder
+    hops: Hops
+    hub: str
+    hub_keys: tuple[dict[str, str], ...]
+    """This hub's name and its own keys (JWKs), as peers are told them."""
     max_xml_bytes: int
+    max_attachment_bytes: int
 
 
 class Links:
@@ -144,35 +167,28 @@ class Courier:
         self._lock = lock
         self._health = Health(parts.pool, link.endpoint, name, link.retry_seconds)
         self._sync_now = asyncio.Event()
+        self._anew = False
 
     async def run(self) -> None:
         """Run until cancelled, or until the lock is lost. Raises an ExceptionGroup."""
-        parts, link = self._parts, self._link
-        transfers = Transfers(parts.pool, link.endpoint)
-        spool = Spool(parts.blobs.root / "links" / str(link.endpoint), parts.giver, link.branch[0])
-        await asyncio.to_thread(spool.clean)
         try:
-            secret = parts.vault.open(owner(self._name), link.secret).decode()
+            secret = self._parts.vault.open(owner(self._name), self._link.secret).decode()
         except VaultError as error:
             self._health.push.failure(str(error), whole_link=True)
             await self._health.write()
             raise
+        await (self._run_native(secret) if self._link.kind == "native" else self._run_axis(secret))
+
+    async def _run_axis(self, secret: str) -> None:
+        parts, link = self._parts, self._link
+        transfers = Transfers(parts.pool, link.endpoint)
+        spool = Spool(parts.blobs.root / "links" / str(link.endpoint), parts.giver, link.branch[0])
+        await asyncio.to_thread(spool.clean)
         async with aiohttp.ClientSession(
             headers={"Accept-Encoding": "identity"}, cookie_jar=aiohttp.DummyCookieJar()
         ) as session:
             peer = AxisPeer(link, secret, session, parts.max_xml_bytes)
-            pusher = Pusher(
-                link,
-                self._name,
-                peer,
-                spool,
-                parts.mailboxes,
-                parts.mail,
-                parts.acknowledger,
-                transfers,
-                self._health,
-                parts.directory,
-            )
+            carrier = AxisCarrier(link.endpoint, self._name, peer, spool, parts.mail, transfers, parts.directory)
             fetcher = Fetcher(
                 link,
                 self._name,
@@ -184,19 +200,75 @@ class Courier:
                 parts.directory,
                 parts.max_xml_bytes,
             )
-            async with asyncio.TaskGroup() as group:
-                group.create_task(pusher.run())
-                group.create_task(fetcher.run())
-                group.create_task(self._sync(peer))
-                group.create_task(self._watch(pusher, fetcher))
+            await self._all(self._pusher(carrier, transfers), fetcher, partial(self._sync_axis, peer))
 
-    async def _watch(self, pusher: Pusher, fetcher: Fetcher) -> None:
+    async def _run_native(self, token: str) -> None:
+        parts, link = self._parts, self._link
+        transfers = Transfers(parts.pool, link.endpoint)
+        async with NativePeer(link.url, token, parts.max_xml_bytes) as peer:
+            sync = NativeSync(
+                link, self._name, peer, parts.directory, parts.pool, parts.hub, parts.hub_keys, self._sync_now
+            )
+            carrier = NativeCarrier(link.endpoint, peer, parts.mail, transfers, parts.blobs, parts.hops, sync)
+            fetcher = NativeFetcher(
+                link,
+                self._name,
+                peer,
+                parts.intake,
+                parts.blobs,
+                parts.attachments,
+                transfers,
+                self._health,
+                parts.teller,
+                sync,
+                parts.max_attachment_bytes,
+            )
+            pusher = self._pusher(carrier, transfers, self._unreachable_there)
+            await self._all(pusher, fetcher, sync.once, sync.look)
+
+    def _pusher(
+        self,
+        carrier: Carrier,
+        transfers: Transfers,
+        carried: Callable[[UUID, Carried], Awaitable[None]] | None = None,
+    ) -> Pusher:
+        parts = self._parts
+        return Pusher(
+            self._link,
+            self._name,
+            carrier,
+            parts.mailboxes,
+            parts.mail,
+            parts.acknowledger,
+            transfers,
+            self._health,
+            carried,
+            events=LinkEvents(parts.pool, parts.recorder, self._link.endpoint, self._name),
+        )
+
+    async def _all(
+        self,
+        pusher: Pusher,
+        fetcher: Fetcher | NativeFetcher,
+        sync: Callable[[bool], Awaitable[None]],
+        look: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Everything at once. `sync` exchanges directories, with True in any case; `look` sees if one changed."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(pusher.run())
+            group.create_task(fetcher.run())
+            group.create_task(self._sync(sync))
+            group.create_task(self._watch(pusher, fetcher, look))
+
+    async def _watch(self, pusher: Pusher, fetcher: Fetcher | NativeFetcher, look: Callable[[], None]) -> None:
         """Write down how it goes, take orders, and see that the lock is still held."""
         while True:
+            look()
             for order in await self._lock.fetch(SQL.take_orders, self._link.endpoint):
                 log.info("an operator's order", link=self._name, what=order["what"], message=str(order["message"]))
                 self._health.resume()
                 if order["what"] == "sync":
+                    self._anew = True
                     self._sync_now.set()
                 elif order["message"] is not None:
                     pusher.again(order["message"])
@@ -212,29 +284,33 @@ class Courier:
 
     # -- the directory beyond -------------------------------------------------------------------
 
-    async def _sync(self, peer: AxisPeer) -> None:
-        """Fetch the peer's agencies when it is time, and when it is asked for."""
+    async def _sync(self, once: Callable[[bool], Awaitable[None]]) -> None:
+        """Exchange directories when it is time, and when it is asked for."""
         tries = 0
+        native = self._link.kind == "native"  # whose first exchange must come before anything else is understood
         while True:
-            left = await self._until_sync()
+            left = 0.0 if native and tries == 0 else await self._until_sync()
+            native = False
             if left is None or left > 0:
                 try:
                     async with asyncio.timeout(left):
                         await self._sync_now.wait()
                 except TimeoutError:
                     continue
-            if self._sync_now.is_set():
-                peer.keep_agencies(False)  # somebody asks, and may have changed the directory here
             self._sync_now.clear()
+            anew, self._anew = self._anew, False
             await self._health.sync.pause()
             try:
-                await self._sync_once(peer)
+                await once(anew)
+                self._health.sync.success()
                 tries = 0
             except (PeerError, PeerRefusedError, DirectoryError, *STORE) as error:
                 tries += 1
+                self._anew = self._anew or anew
                 log.warning("the directory beyond a link was not fetched", link=self._name, error=str(error))
                 self._health.sync.failure(f"agencies: {error}")
                 await asyncio.sleep(backoff(tries + 2, self._link.retry_seconds))
+                self._sync_now.set()
 
     async def _until_sync(self) -> float | None:
         """Seconds until the directory is to be fetched; None: when somebody asks."""
@@ -249,12 +325,14 @@ class Courier:
         due = at + timedelta(seconds=self._link.sync_seconds)
         return max(0.0, (due - datetime.now(UTC)).total_seconds())
 
-    async def _sync_once(self, peer: AxisPeer) -> None:
+    async def _sync_axis(self, peer: AxisPeer, anew: bool) -> None:
+        """Fetch the axis's agencies."""
+        if anew:
+            peer.keep_agencies(False)  # somebody asks, and may have changed the directory here
         listed = await peer.agencies()
         endpoint = self._link.endpoint
         if listed is None:
             await self._parts.pool.execute(SQL.synced_again, endpoint)
-            self._health.sync.success()
             return
         picture = self._parts.directory.picture
         rows = await asyncio.to_thread(links.wanted, picture, endpoint, listed)
@@ -266,4 +344,16 @@ class Courier:
             log.info("the directory beyond a link changed", link=self._name, agencies=len(rows), gone=len(gone))
             self._parts.directory.poke()
         peer.keep_agencies()
-        self._health.sync.success()
+
+    # -- what a native peer could not do ------------------------------------------------------------
+
+    async def _unreachable_there(self, message: UUID, carried: Carried) -> None:
+        """Tell a message's sender of recipients whom the peer, which took it for others, cannot reach."""
+        if carried.receipt is not None and '\\"unreachable\\"' in carried.receipt:
+            receipt = read_receipt(carried.receipt.encode())
+            try:
+                await self._parts.teller.tell(self._link.endpoint, message, receipt)
+            except Problem as problem:
+                if problem.retryable:
+                    raise
+                log.error("a sender cannot be told", link=self._name, message=str(message), error=str(problem))

@@ -10,6 +10,7 @@ import asyncio
 import base64
 import binascii
 import hashlib
+import re
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -18,6 +19,7 @@ from typing import Any
 
 import aiohttp
 import msgspec
+import structlog
 
 from hub.directory.links import PeerAgency
 from hub.directory.picture import Link
@@ -25,9 +27,13 @@ from hub.relay.format import Kind
 from protocol.problems import LienthongError
 from protocol.vxp import SERVICE, Code, Refusal, read_result, sign
 
+log = structlog.get_logger()
+
 MAX_RESULT = 1 << 20
 MAX_LIST = 256 << 20
 """Bytes of the longest answer that is read whole: 111,000 agencies are about 20 MB."""
+MAX_LEVELS = 10
+"""The codes of QCVN 102 have four levels; a tree made by hand may have more."""
 MAX_ID = 200
 MAX_REASON = 500
 CONNECT_SECONDS = 10.0
@@ -70,15 +76,19 @@ class PeerRefusedError(LienthongError):
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """An entry of the peer's list. `sender` is an agency's code, ``""`` if the list does not say."""
+    """An entry of the peer's list. `sender` is an agency's code, ``""`` if the list does not say; `to` are those
+    that it names as recipients.
+    """
 
     id: str
     sender: str
+    to: tuple[str, ...] = ()
 
 
 class _Item(msgspec.Struct):
     id: str | int = msgspec.field(default="", name="docId")
     sender: str | None = msgspec.field(default=None, name="from")
+    to: str | None = None
 
 
 class _Items(msgspec.Struct):
@@ -95,6 +105,18 @@ class _Agency(msgspec.Struct):
 
 class _Agencies(msgspec.Struct):
     data: list[_Agency] | None = None
+
+
+class _Renamed(msgspec.Struct):
+    """An agency by its code of Decision 20/2020, and by that of QCVN 102 which it had before."""
+
+    code: str | None = None
+    old: str | None = msgspec.field(default=None, name="oldCode")
+    qcvn: str | None = msgspec.field(default=None, name="code102")
+
+
+class _RenamedList(msgspec.Struct):
+    data: list[_Renamed] | None = None
 
 
 class AxisPeer:
@@ -136,8 +158,14 @@ class AxisPeer:
             "getReceivedEdocList", {"servicetype": SERVICE, "messagetype": _messagetype(kind)}, limit=MAX_LIST
         )
         items = (await self._decoded(body, _Items)).data or []
-        named = {str(item.id): (item.sender or "").strip() for item in items}
-        return [Listed(name, sender) for name, sender in named.items() if _is_id(name)]
+        named = {str(item.id): item for item in items}
+        return [
+            Listed(
+                name, (item.sender or "").strip(), tuple(re.split(r"[;,\s]+", item.to.strip())) if item.to else ()
+            )
+            for name, item in named.items()
+            if _is_id(name)
+        ]
 
     async def fetch(self, name: str) -> AsyncIterator[bytes]:
         """The bytes of a message, in pieces. Raises PeerError, also after the first piece."""
@@ -185,11 +213,33 @@ class AxisPeer:
     async def agencies(self) -> list[PeerAgency] | None:
         """The peer's whole list; None when it is, byte for byte, the one that `keep_agencies` was called after."""
         body = await self._answer("getAgenciesList", {}, limit=MAX_LIST)
-        self._list = await asyncio.to_thread(lambda: hashlib.sha256(body).digest())
+        levels = await self._levels()
+        self._list = await asyncio.to_thread(lambda: hashlib.sha256(b"".join([body, *levels])).digest())
         if self._list == self._known_list:
             return None  # reading 111,000 rows would stop everything else for 100 ms
         rows = (await self._decoded(body, _Agencies)).data or []
-        return await asyncio.to_thread(_agencies, rows)
+        renamed = [row for level in levels for row in (await self._decoded(level, _RenamedList)).data or []]
+        return await asyncio.to_thread(_agencies, rows, renamed)
+
+    async def _levels(self) -> list[bytes]:
+        """The lists by the codes of Decision 20/2020: of level 1, 2, … until one is empty or all is repeated.
+
+        What a level comprises is not known of every axis. A peer without this list has no other names for anybody.
+        """
+        found: list[bytes] = []
+        for level in range(1, MAX_LEVELS + 1):
+            try:
+                body = await self._answer("getAgenciesListQD20", {"level": str(level)}, limit=MAX_LIST)
+                rows = (await self._decoded(body, _RenamedList)).data
+            except (PeerError, PeerRefusedError) as error:
+                if not found:
+                    log.info("the peer has no list by the newer codes", error=str(error))
+                    return []
+                raise PeerError(f"the list of level {level}: {error}") from None
+            if not rows or body in found:
+                break
+            found.append(body)
+        return found
 
     def keep_agencies(self, keep: bool = True) -> None:
         """The last list has been carried out, or is to be given again whatever it is."""
@@ -332,11 +382,22 @@ def _is_id(name: str) -> bool:
     return 0 < len(name) <= MAX_ID and name.isascii() and name.isprintable() and name == name.strip()
 
 
-def _agencies(rows: list[_Agency]) -> list[PeerAgency]:
+def _agencies(rows: list[_Agency], renamed: list[_Renamed]) -> list[PeerAgency]:
     codes = {str(row.id): row.code for row in rows if row.id is not None and row.code}
+    listed = {row.code for row in rows if row.code}
+    others: dict[str, dict[str, None]] = {}
+    for other in renamed:
+        names = [name for name in (other.code, other.qcvn, other.old) if name]
+        for name in names:  # whichever of its names the first list has is its code here
+            if name in listed:
+                others.setdefault(name, {}).update(dict.fromkeys(one for one in names if one != name))
+                break
     found = {}
     for row in rows:
         if row.code:
             parent = codes.get(str(row.pid)) if row.pid is not None else None
-            found[row.code] = PeerAgency(row.code, (row.name or "").strip(), parent, (row.mail or "").strip())
+            aliases = None if not renamed else tuple(others.get(row.code, ()))
+            found[row.code] = PeerAgency(
+                row.code, (row.name or "").strip(), parent, (row.mail or "").strip(), aliases
+            )
     return list(found.values())

@@ -5,7 +5,7 @@ told ``done``. Whatever dies in between, the peer lists it again, and the hub kn
 or, if it died before that was noted, by its bytes.
 
 What this hub itself has sent may come back, since the peer does not know what went to whom below: it is said to be
-taken, and left alone.
+taken, and left alone, unless it is for nobody here.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from hub.directory.follow import Directory
 from hub.directory.picture import Link, Picture
 from hub.doors.edxml_body import INLINE_XML_BYTES, Body
 from hub.relay.format import Kind
-from hub.relay.intake import Intake, Sender
+from hub.relay.intake import Intake
+from hub.relay.opening import Sender
 from hub.store.blobs import Blobs
 from hub.store.pool import UNAVAILABLE
 from protocol.edxml import Header
@@ -133,7 +134,7 @@ class Fetcher:
                 self._deferred.drop(item.id)
                 return False
             if item.sender and self._is_own(self._directory.picture, item.sender):
-                await self._leave(item)
+                await self._leave(item, item.to)
             else:
                 await self._fetch(item)
         except PeerError as error:
@@ -161,8 +162,16 @@ class Fetcher:
             return True
         return picture.in_branch(self._link, code)
 
-    async def _leave(self, item: Listed) -> None:
-        """A message of this hub's own that has come back."""
+    async def _leave(self, item: Listed, to: tuple[str, ...]) -> None:
+        """A message of this hub's own that has come back.
+
+        When nobody of the branch is among its recipients, it was not given to be delivered here: the peer believes
+        of somebody that he lies here of whom this hub believes that he lies there.
+        """
+        picture = self._directory.picture
+        if to and not any(self._is_own(picture, code) for code in to):
+            await self._refuse(item, Problem("loop", "this hub sent it itself, for agencies that are not its own"))
+            return
         await self._transfers.fetch(item.id, None)
         await self._peer.end(item.id)
 
@@ -188,7 +197,7 @@ class Fetcher:
         if isinstance(stored.header, Header):
             picture, sender = self._directory.picture, stored.header.sender
             if self._is_own(picture, sender):
-                await self._leave(item)
+                await self._leave(item, stored.header.recipients)
                 return
             other = item.sender and _code(picture, item.sender) != _code(picture, sender)
             # Or the peer's list has another code of the same agency: it is believed when it goes on saying so.

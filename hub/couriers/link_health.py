@@ -126,6 +126,7 @@ class Health:
         self._error_at: datetime | None = None
         self._error: str | None = None
         self._counts = dict.fromkeys(("sent", "fetched", "refused_there", "refused_here"), 0)
+        metrics.LINK_SUCCESS.labels(name).set(0)  # else one that never works would never be missed
 
     def resume(self) -> None:
         """Try everything again now."""
@@ -186,9 +187,16 @@ class Transfers:
         rows = await self._pool.fetch(SQL.transfers, self._endpoint, messages)
         return {row["message"]: row for row in rows}
 
-    async def sent(self, message: UUID, peer_id: str) -> None:
-        """The peer has it."""
-        await self._pool.execute(SQL.put_transfer, self._endpoint, message, peer_id, None, False)
+    async def sent_all(self, sent: list[tuple[UUID, str, str | None]]) -> None:
+        """The peer has these messages, as what it calls them, with its receipts."""
+        if sent:
+            columns = [list(column) for column in zip(*sent, strict=True)]
+            await self._pool.execute(SQL.put_transfers, self._endpoint, *columns)
+
+    async def sent_as(self, peer_id: str) -> UUID | None:
+        """What this hub calls a message that went over."""
+        found: UUID | None = await self._pool.fetchval(SQL.transferred_as, self._endpoint, peer_id)
+        return found
 
     async def failed(self, message: UUID, error: str, refused: bool = False) -> int:
         """It did not go over; how often it was tried."""
@@ -204,6 +212,17 @@ class Transfers:
 
     async def fetch(self, name: str, message: UUID | None, error: str | None = None) -> None:
         await self._pool.execute(SQL.put_fetch, self._endpoint, name, message, error)
+
+    async def fetched_all(self, came: list[tuple[str, UUID]]) -> None:
+        """What came from the peer, by its names."""
+        if came:
+            names, messages = [list(column) for column in zip(*came, strict=True)]
+            await self._pool.execute(SQL.put_fetches, self._endpoint, names, messages)
+
+    async def fetched_as(self, message: UUID) -> str | None:
+        """What the peer calls a message that came from it."""
+        found: str | None = await self._pool.fetchval(SQL.fetched_as, self._endpoint, message)
+        return found
 
     async def message(self, message: UUID) -> asyncpg.Record | None:
         """Who sent a message, what it is, and the name that its parties have for it."""

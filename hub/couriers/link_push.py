@@ -1,35 +1,37 @@
 """Upwards: what lies in a link's mailbox goes to its peer, and is acknowledged when the peer has it.
 
-For each message, in this order: its bytes are made and flushed to disk; the peer takes them and says what it calls
-them; that is committed; the delivery ends. Whatever dies in between, the next one begins where the last left off,
-and pushes the same bytes, which the peer answers with the name that it gave before.
+For each message, in this order: the peer takes it and says what it calls it; that is committed; the delivery ends.
+Whatever dies in between, the next one begins where the last left off, and pushes the same bytes, which the peer
+answers with the name that it gave before.
 
 Messages of one agency in one lane go in order; those of different agencies at the same time. One that fails is put
-off, and the others go on.
+off, and the others go on. The next message of an agency does not wait for what is written down of the one before:
+what the peer has is committed and ended for many at a time, while others are on their way.
 """
 
 from __future__ import annotations
 
 import asyncio
-from uuid import NAMESPACE_OID, UUID, uuid5
+import contextlib
+from collections import deque
+from collections.abc import Awaitable, Callable
+from uuid import UUID
 
 import asyncpg
-import orjson
 import structlog
 
-from hub.couriers.axis import AxisMail, Delivery
-from hub.couriers.link_axis import AxisPeer, PeerError, PeerRefusedError
+from hub import tasks
+from hub.couriers.axis import AxisMail
+from hub.couriers.link_axis import PeerError, PeerRefusedError
+from hub.couriers.link_carrier import Carried, Carrier, Errand
+from hub.couriers.link_events import LinkEvents
 from hub.couriers.link_health import Deferred, Health, Transfers
-from hub.couriers.link_spool import Spool
-from hub.couriers.link_word import status_of_notice
 from hub.couriers.mailbox import Mailboxes
-from hub.directory.follow import Directory
 from hub.directory.picture import Link
 from hub.relay.acknowledge import Acknowledgement, Acknowledger
-from hub.relay.format import Format, Kind
+from hub.relay.format import Format
 from hub.relay.mail import START, Mail
 from hub.store.pool import UNAVAILABLE
-from protocol.evidence import read_receipt
 from protocol.problems import Problem
 from protocol.vxp import Refusal
 
@@ -37,9 +39,13 @@ log = structlog.get_logger()
 
 PAGE = 100
 AT_ONCE = 8
+AHEAD = 6
+"""Messages of a line that are made ready while others are on their way: each is flushed to disk (some 5 ms)."""
 WAIT_SECONDS = 30.0
 STORE_SECONDS = 1.0
 MAX_REASON = 500
+FAILED_TRIES = 10
+"""After so many (about half an hour) it becomes an event that a message does not get over. It is tried on."""
 STORE = (*UNAVAILABLE, TimeoutError, asyncpg.PostgresError)
 
 
@@ -50,28 +56,34 @@ class Pusher:
         self,
         link: Link,
         name: str,
-        peer: AxisPeer,
-        spool: Spool,
+        carrier: Carrier,
         mailboxes: Mailboxes,
         mail: AxisMail,
         acknowledger: Acknowledger,
         transfers: Transfers,
         health: Health,
-        directory: Directory,
+        carried: Callable[[UUID, Carried], Awaitable[None]] | None = None,
+        *,
+        events: LinkEvents,
     ) -> None:
+        """`carried` is told what the peer has taken, before the delivery ends. It raises `Problem` or what asyncpg
+        raises, and is then told again.
+        """
+        self._events = events
         self._link = link
         self._name = name
-        self._peer = peer
-        self._spool = spool
+        self._carrier = carrier
         self._mailboxes = mailboxes
         self._mail = mail
         self._acknowledger = acknowledger
         self._transfers = transfers
         self._health = health
-        self._directory = directory
+        self._carried = carried
         self._deferred: Deferred[UUID] = Deferred(link.retry_seconds)
         self._turns = asyncio.Semaphore(AT_ONCE)
         self._again = False
+        self._over: list[tuple[Mail, Carried]] = []
+        self._ending: asyncio.Task[None] | None = None
 
     def again(self, message: UUID | None = None) -> None:
         """Try a message that was put off, or all of them, with the next page."""
@@ -114,72 +126,128 @@ class Pusher:
         for mail in due:
             lines.setdefault((mail.lane, mail.entry.sender), []).append(mail)
         async with asyncio.TaskGroup() as group:
-            for line in lines.values():
-                group.create_task(self._push_line(line, known))
+            pushing = [group.create_task(self._push_line(line, known, group)) for line in lines.values()]
+            await asyncio.wait(pushing)
+            while self._ending is not None and not self._ending.done():
+                await asyncio.wait([self._ending])
 
-    async def _push_line(self, line: list[Mail], known: dict[UUID, asyncpg.Record]) -> None:
+    # -- one agency's messages ------------------------------------------------------------------
+
+    async def _push_line(
+        self, line: list[Mail], known: dict[UUID, asyncpg.Record], group: asyncio.TaskGroup
+    ) -> None:
+        """The messages of one line, one after the other; while some are on their way the next are prepared."""
+        errands = []
         for mail in line:
-            async with self._turns:
-                if self._health.push.paused:
-                    self._again = True
-                    return
-                row = known.get(mail.entry.id)
-                await self._push(mail, row["peer_id"] if row is not None else None)
-
-    async def _push(self, mail: Mail, peer_id: str | None) -> None:
-        """One message, to whatever end. Raises nothing that the next one could not bear."""
-        message, endpoint = mail.entry.id, self._link.endpoint
-        delivery = None
-        try:
-            if mail.format is Format.RECEIPT:
-                await self._tell(mail)
-                await self._acknowledger.end(Acknowledgement(endpoint, entries={mail.entry.seq}))
-                self._deferred.drop(message)
-                return
-            delivery = await self._mail.delivery(endpoint, message)
-            if delivery is None:  # recalled
-                self._deferred.drop(message)
-                return
-            if peer_id is None:
-                await self._send(delivery, mail.entry.sender)
-            await self._mail.end(endpoint, delivery)
-            self._deferred.drop(message)
-            self._spool.drop(message)
-        except PeerError as error:
-            await self._put_off(message, str(error))
-            self._health.push.failure(str(error), error.whole_link)
-        except (PeerRefusedError, Refusal) as error:
-            await self._refuse(delivery, message, str(error))
-        except Problem as problem:
-            if problem.kind.fault == "hub" or delivery is None:
-                await self._put_off(message, str(problem))
+            row = known.get(mail.entry.id)
+            if row is not None and row["peer_id"] is not None:
+                self._end(mail, Carried(row["peer_id"], row["receipt"]), group)  # it went over before
+            elif mail.format is Format.RECEIPT:
+                await self._tell(mail, group)
             else:
-                await self._refuse(delivery, message, str(problem))
-        except (OSError, *STORE) as error:
-            log.warning("a message is put off", link=self._name, message=str(message), error=str(error))
+                errands.append(Errand(mail.entry.id, mail.entry.sender, mail))
+        many = self._carrier.at_most
+        groups = [errands[start : start + many] for start in range(0, len(errands), many)]
+        ahead: deque[asyncio.Task[None]] = deque()
+        try:
+            for place, now in enumerate(groups):
+                async with self._turns:
+                    if self._health.push.paused:
+                        self._again = True
+                        return
+                    for then in groups[place + len(ahead) : place + AHEAD]:
+                        ahead.append(asyncio.create_task(self._prepare(then)))
+                    await asyncio.wait([ahead.popleft()])  # `carry` meets what it met
+                    for errand, found in zip(now, await self._carrier.carry(now), strict=True):
+                        assert errand.mail is not None
+                        await self._settle(errand.mail, found, group)
+        finally:
+            await tasks.end(ahead)
+
+    async def _prepare(self, errands: list[Errand]) -> None:
+        with contextlib.suppress(PeerError, PeerRefusedError, Refusal, Problem, OSError, *STORE):
+            for errand in errands:
+                await self._carrier.prepare(errand)
+
+    async def _settle(self, mail: Mail, found: Carried | Exception, group: asyncio.TaskGroup) -> None:
+        """A message has gone over, or not."""
+        message = mail.entry.id
+        if isinstance(found, Carried):
+            if found.peer_id is None:  # recalled
+                self._deferred.drop(message)
+                return
+            self._health.push.success()
+            self._health.count("sent")
+            self._mailboxes.fetched(self._link.endpoint, mail.lane, mail.entry.seq)
+            self._end(mail, found, group)
+        elif isinstance(found, PeerError):
+            await self._put_off(mail, str(found))
+            self._health.push.failure(str(found), found.whole_link)
+        elif isinstance(found, PeerRefusedError | Refusal):
+            await self._refuse(mail, str(found))
+        elif isinstance(found, Problem):
+            if found.retryable or found.kind.fault == "hub":
+                await self._put_off(mail, str(found))
+            else:
+                await self._refuse(mail, str(found))
+        elif isinstance(found, (OSError, *STORE)):
+            log.warning("a message is put off", link=self._name, message=str(message), error=str(found))
             self._deferred.put(message)
+        else:
+            raise found
 
-    async def _send(self, delivery: Delivery, sender: str) -> None:
-        spooled = await self._spool.ready(delivery)
-        name = await self._peer.send(spooled.path, spooled.digest, sender, delivery.kind)
-        await self._transfers.sent(delivery.id, name)
-        self._health.push.success()
-        self._health.count("sent")
+    # -- how it ends ----------------------------------------------------------------------------
 
-    async def _put_off(self, message: UUID, error: str) -> None:
-        tries = 0
+    def _end(self, mail: Mail, carried: Carried, group: asyncio.TaskGroup) -> None:
+        """The peer has it: that is committed and the delivery ended, with all others for which that is true."""
+        self._over.append((mail, carried))
+        if carried.peer_id is not None:
+            self._mailboxes.fetched(self._link.endpoint, mail.lane, mail.entry.seq)
+        if self._ending is None or self._ending.done():
+            self._ending = group.create_task(self._end_all())
+
+    async def _end_all(self) -> None:
+        while self._over:
+            over, self._over = self._over, []
+            try:
+                await self._transfers.sent_all(
+                    [(mail.entry.id, one.peer_id, one.receipt) for mail, one in over if one.peer_id is not None]
+                )
+                await self._events.relayed(over)
+                if self._carried is not None:
+                    for mail, one in over:
+                        await self._carried(mail.entry.id, one)
+                request = Acknowledgement(self._link.endpoint, entries={mail.entry.seq for mail, _ in over})
+                await self._acknowledger.end(request)
+            except (Problem, *STORE) as error:
+                log.warning("what went over a link could not be noted", link=self._name, error=str(error))
+                for mail, _ in over:
+                    self._deferred.put(mail.entry.id)
+                continue
+            for mail, _ in over:
+                self._deferred.drop(mail.entry.id)
+                self._carrier.drop(mail.entry.id)
+
+    async def _put_off(self, mail: Mail, error: str) -> None:
+        message, tries = mail.entry.id, 0
         try:
             tries = await self._transfers.failed(message, error)
         except STORE as store:
             log.warning("a failure could not be noted", link=self._name, error=str(store))
         count = self._deferred.put(message, tries)
+        if count >= FAILED_TRIES:
+            with contextlib.suppress(*STORE, Problem):  # else it is said after the next try
+                await self._events.failed(mail, error[:MAX_REASON])
         log.warning("a message is put off", link=self._name, message=str(message), tries=count, error=error)
 
-    async def _refuse(self, delivery: Delivery | None, message: UUID, reason: str) -> None:
+    async def _refuse(self, mail: Mail, reason: str) -> None:
         """The peer will not have it: its sender is told why."""
+        message = mail.entry.id
+        why = f"{self._name}: {reason}"[:MAX_REASON]
         try:
-            if delivery is not None:
-                await self._mail.end(self._link.endpoint, delivery, f"{self._name}: {reason}"[:MAX_REASON])
+            await self._events.rejected(mail, reason[:MAX_REASON])
+            seq, codes = mail.entry.seq, {mail.entry.seq: "relay-rejected"}
+            await self._acknowledger.end(Acknowledgement(self._link.endpoint, refused={seq: why}, codes=codes))
             await self._transfers.failed(message, reason, refused=True)
         except (*STORE, Problem) as error:
             log.warning("a refusal could not be noted", link=self._name, error=str(error))
@@ -187,40 +255,40 @@ class Pusher:
             return
         log.warning("the peer refuses a message", link=self._name, message=str(message), reason=reason)
         self._deferred.drop(message)
-        self._spool.drop(message)
+        self._carrier.drop(message)
         self._health.push.success()  # it answers, and knows what it wants
         self._health.count("refused_there")
 
-    async def _tell(self, mail: Mail) -> None:
-        """A notice of how a delivery ended here, of a document that came by this link: its sender gets a state."""
-        body = mail.body
-        if body is None:
+    async def _tell(self, mail: Mail, group: asyncio.TaskGroup) -> None:
+        """A notice of how a delivery ended here, of a document that came by this link."""
+        try:
+            async with self._turns:
+                await self._carrier.tell(mail)
+        except PeerRefusedError as error:
+            log.warning("the peer refuses a notice", link=self._name, reason=str(error))
+        except PeerError as error:
+            await self._put_off(mail, str(error))
+            self._health.push.failure(str(error), error.whole_link)
             return
-        event = orjson.loads(read_receipt(body).event)
-        original = await self._transfers.message(UUID(event["message"]))
-        if original is None or original["kind"] != Kind.DOCUMENT or not original["document_id"]:
+        except (Problem, OSError, *STORE) as error:
+            log.warning("a notice is put off", link=self._name, message=str(mail.entry.id), error=str(error))
+            self._deferred.put(mail.entry.id)
             return
-        for agency in event["recipients"]:
-            content = status_of_notice(self._directory.picture, event, agency, original)
-            name = uuid5(NAMESPACE_OID, f"{mail.entry.id} {agency}")
-            spooled = await self._spool.keep(name, content)
-            try:
-                await self._peer.send(spooled.path, spooled.digest, agency, Kind.STATUS)
-            except PeerRefusedError as error:
-                log.warning("the peer refuses a notice", link=self._name, reason=str(error))
-            self._spool.drop(name)
+        self._end(mail, Carried(None), group)
 
     async def resend(self, message: UUID) -> None:
         """Push a message once more that has ended already, whether it went over or was refused."""
-        endpoint = self._link.endpoint
         row = await self._transfers.message(message)
-        delivery = await self._mail.delivery(endpoint, message) if row is not None else None
+        delivery = await self._mail.delivery(self._link.endpoint, message) if row is not None else None
         if row is None or delivery is None:
             log.warning("not for this link, so not sent again", link=self._name, message=str(message))
             return
-        try:
-            await self._send(delivery, row["sender"])
-            self._spool.drop(message)
-        except (PeerError, PeerRefusedError, Refusal, Problem, OSError) as error:
-            await self._transfers.failed(message, str(error), refused=isinstance(error, PeerRefusedError))
-            log.warning("a message could not be sent again", link=self._name, error=str(error))
+        (found,) = await self._carrier.carry([Errand(message, row["sender"], None, delivery)])
+        if isinstance(found, Carried) and found.peer_id is not None:
+            await self._transfers.sent_all([(message, found.peer_id, found.receipt)])
+            self._health.push.success()
+            self._health.count("sent")
+            self._carrier.drop(message)
+        elif isinstance(found, Exception):
+            await self._transfers.failed(message, str(found), refused=isinstance(found, PeerRefusedError))
+            log.warning("a message could not be sent again", link=self._name, error=str(found))

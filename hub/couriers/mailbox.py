@@ -3,7 +3,8 @@
 A page holds entries of all three lanes, most urgent first, and is read in one statement from three
 index ranges. Nothing is marked by reading: what has been handed out comes again until it is
 acknowledged, unless the reader says `after` which entries it has seen. How far a mailbox was handed out
-is noted once a second, for whoever asks where a message is.
+is noted once a second, for whoever asks where a message is. Whoever has written an entry's bytes to a
+recipient says so (`handed_over`, `fetched`): that becomes evidence (`hub.relay.handovers`).
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from hub.relay.format import Format
 from hub.relay.handed import Entry, Handed
 from hub.relay.mail import END, INLINE_BYTES, After, Mail, carried
 from hub.relay.openings import Openings
+from hub.relay.ranges import read_ranges
 from hub.relay.wake import Wake
 from hub.store import sql
 from hub.store.pool import UNAVAILABLE
@@ -251,17 +253,27 @@ class Mailboxes:
             if taken:
                 first = lanes[lane][0]
                 cursor[lane] = taken[-1].entry.seq
-                self.note(endpoint, lane, after[lane], first["floor"], first["done"], taken)
+                self.note(endpoint, lane, after[lane], first["floor"], first["done"], taken, first["sealed"])
                 mail += taken
         if mail:
             self._turns[endpoint] = turn + 1
         return Page(mail, (cursor[0], cursor[1], cursor[2]), len(mail) < len(rows))
 
-    def note(self, endpoint: int, lane: int, after: int, floor: int | None, done: bool, taken: list[Mail]) -> None:
+    def note(
+        self,
+        endpoint: int,
+        lane: int,
+        after: int,
+        floor: int | None,
+        done: bool,
+        taken: list[Mail],
+        sealed: str | None = None,
+    ) -> None:
         """Remember what is handed out, for the acknowledgement and for whoever asks where a message is.
 
         `taken` is all that the lane holds beyond `after`, up to the last of them. `floor` is None when the
-        mailbox was not read. `done`: something was acknowledged out of order before.
+        mailbox was not read. `done`: something was acknowledged out of order before. `sealed`: ranges of which
+        the hand-over is sealed, if there are any.
         """
         key, last = (endpoint, lane), taken[-1].entry.seq
         self.openings.given(endpoint, lane, last)
@@ -271,12 +283,25 @@ class Mailboxes:
         ):  # else the reader says that it has what lies between; we have not seen it
             self._handed[key] = max(last, self._handed.get(key, 0))
         if not done:  # else the acknowledgement has to read
-            self._memory.note(endpoint, lane, after, floor, [mail.entry for mail in taken])
+            ranges = read_ranges(sealed) if sealed else None
+            self._memory.note(endpoint, lane, after, floor, [mail.entry for mail in taken], ranges)
+
+    def handed_over(self, endpoint: int, mails: list[Mail]) -> None:
+        """These were written to a connection of the recipient. A large message is only named in a page: it is
+        handed over when it is fetched."""
+        now = datetime.now(UTC)
+        lanes: tuple[list[int], ...] = ([], [], [])
+        for mail in mails:
+            if mail.body is not None:
+                lanes[mail.lane].append(mail.entry.seq)
+        for lane, seqs in enumerate(lanes):
+            if seqs:
+                self._memory.handovers.note(endpoint, lane, seqs, now)
 
     def fetched(self, endpoint: int, lane: int, seq: int) -> None:
-        """One entry was handed out by itself. This is for whoever asks where a message is, nothing else; that it
-        was taken out is said with `openings`."""
+        """One entry was handed over by itself. That it was taken out is said with `openings`."""
         self._handed[endpoint, lane] = max(seq, self._handed.get((endpoint, lane), 0))
+        self._memory.handovers.note(endpoint, lane, (seq,), datetime.now(UTC))
 
     async def _note_handed(self) -> None:
         while True:
@@ -309,6 +334,7 @@ def _mail(row: asyncpg.Record, agencies: list[str]) -> Mail:
         row["accepted_at"],
         row["expires_at"],
         carried(row["body"], format_),
+        row["repeats"],
     )
 
 

@@ -25,3 +25,25 @@ cross join lateral (
 ) c
 join message m on m.id = c.message
 order by k.later, m.id
+
+-- name: known
+-- Which of these keys an earlier document has.
+select distinct key from catalogue where key = any($1::bigint[])
+
+-- name: mark
+-- The messages $1 repeat something: the documents $3 with the keys $2, which may not be written down yet, among others.
+with marked as (
+    insert into repeated select distinct m from unnest($1::uuid[]) m on conflict do nothing
+)
+insert into catalogue select * from unnest($2::bigint[], $3::uuid[]) e(key, message) on conflict do nothing
+
+-- name: mark_known
+-- Of messages ($2) with keys ($1) mark those that repeat something.
+insert into repeated
+select distinct k.message from unnest($1::bigint[], $2::uuid[]) k(key, message)
+where exists (select 1 from catalogue c where c.key = k.key and c.message < k.message)
+on conflict do nothing
+
+-- name: stored
+select id, sender, sender_id, document_id, format, kind, business, accepted_at, digest, body
+from message where id = any($1::uuid[])

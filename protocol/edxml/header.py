@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from protocol.agency import is_code
 from protocol.edxml import values
-from protocol.edxml.parser import SOAP, Reader, foreign
+from protocol.edxml.parser import SOAP, TRACED, Reader, foreign
 from protocol.problems import Problem
 from protocol.status import State
 
@@ -87,6 +87,8 @@ class Header:
     warnings: tuple[str, ...]
     secret: str = ""
     """The secrecy (độ mật) that the dialect before 2016 has; later ones have no place for it."""
+    traced: tuple[str, ...] = field(default=(), compare=False)
+    """The codes of the systems that it has passed through. On its way a message gets more, and says the same."""
 
     @property
     def recipients(self) -> tuple[str, ...]:
@@ -162,10 +164,15 @@ class Judge:
             references=tuple(map(self.reference, self.filled("edXMLManifest.Reference"))),
             warnings=tuple(self.warnings),
             secret=text("OtherInfo.Secret"),
+            traced=self.traced(),
         )
         if self.errors:
             raise refusal(tuple(self.errors))
         return header
+
+    def traced(self) -> tuple[str, ...]:
+        codes = (group.get(TRACED, "") for group in self.groups.get("TraceHeaderList.TraceHeader", ()))
+        return tuple(dict.fromkeys(filter(None, codes)))
 
     def is_status(self) -> bool:
         # An empty StatusCode beside recipients is a builder's habit, and does not make a status.

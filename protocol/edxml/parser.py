@@ -44,12 +44,13 @@ MessageHeader OtherInfo Priority|MessageHeader OtherInfo Secret
 MessageHeader ResponseFor* OrganId!|MessageHeader ResponseFor DocumentId!
 MessageHeader ResponseFor Code|MessageHeader ResponseFor PromulgationDate
 MessageHeader StatusCode!|MessageHeader Description|MessageHeader Timestamp
-TraceHeaderList TraceHeader* Timestamp
+TraceHeaderList TraceHeader* Timestamp|TraceHeaderList TraceHeader OrganId
 TraceHeaderList Bussiness BussinessDocType!|TraceHeaderList Bussiness DocumentId
 TraceHeaderList Bussiness ReplacementInfoList ReplacementInfo* DocumentId
 edXMLManifest Reference* ContentId|edXMLManifest Reference AttachmentName
 edXMLManifest Reference ContentType|edXMLManifest Reference Description
 """
+TRACED = "TraceHeaderList.TraceHeader.OrganId"
 FRAMES = ("edXML", "edXMLEnvelope", "edXMLHeader", "edXMLBody")
 _OLD_ROOTS = ("edxml", "edxmlenvelope", "edoc")
 OTHER_SPELLINGS = {
@@ -266,7 +267,8 @@ class Reader:
         self._characters += len(text)
         text = one_line(text)
         if text == "null":
-            self.warn(path, "is the word null; taken as empty")
+            if path != TRACED:  # of which nothing is told to anybody
+                self.warn(path, "is the word null; taken as empty")
             text = ""
         if path not in self._into:
             self._into[path] = text

@@ -12,26 +12,23 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import aiohttp
-import msgspec
 import pytest
 
 from protocol import edxml
 from protocol.client import HubClient
-from protocol.evidence import Receipt, verify_receipt
 from protocol.message import Reference, open_jws
-from protocol.signature import from_jwk
 from tests.support.axis_parties import paper, state
 from tests.support.axis_sdk import Sdk, SdkError
 from tests.support.linked import GOVERNMENT_OFFICE, Province, link_row, make_nation, make_province, office_sdk
 from tests.support.node import Node
 from tests.support.parties import DAI_SON, VAN_YEN
 from tests.support.proxy import Proxy
+from tests.support.struck import PATIENCE, STRIKES, Strike, check_evidence, link_is_empty
 from tests.support.until import until
 
 StartNode = Callable[..., Awaitable[Node]]
 Found = TypeVar("Found")
 EACH_WAY = 30
-PATIENCE = 90.0
 AWAY = (aiohttp.ClientError, SdkError, OSError, TimeoutError, AssertionError, ValueError)
 """What a system of the axis sees of a hub that is being killed."""
 
@@ -144,39 +141,6 @@ class Scene:
         return sum(map(len, (self.office.documents, self.office.states, commune.documents, district.states)))
 
 
-Strike = Callable[[Scene], Awaitable[None]]
-
-
-async def _province_workers(scene: Scene) -> None:
-    scene.province.kill_workers()
-
-
-async def _nation_workers(scene: Scene) -> None:
-    scene.nation.kill_workers()
-
-
-async def _connections(scene: Scene) -> None:
-    await scene.proxy.cut()
-
-
-async def _answers_lost(scene: Scene) -> None:
-    """Requests arrive and are carried out, their answers do not come back."""
-    scene.proxy.hold()
-    await until(lambda: scene.proxy.held > 0, "somebody asked in vain", PATIENCE)
-    await scene.proxy.cut()
-
-
-async def _province_everything(scene: Scene) -> None:
-    await scene.province.kill_everything()
-    await scene.province.start()
-
-
-async def _both(scene: Scene) -> None:
-    scene.nation.kill_postgres()
-    await scene.province.kill()
-    await scene.province.start()
-
-
 @pytest.fixture
 async def scene(start_node: StartNode, http: aiohttp.ClientSession) -> AsyncIterator[Scene]:
     nation, province = await asyncio.gather(start_node("--workers", "2"), start_node("--workers", "2"))
@@ -192,9 +156,7 @@ async def scene(start_node: StartNode, http: aiohttp.ClientSession) -> AsyncIter
         yield Scene(nation, province, proxy, parties, Office(sdk))
 
 
-@pytest.mark.parametrize(
-    "strike", [_province_workers, _nation_workers, _connections, _answers_lost, _province_everything, _both]
-)
+@pytest.mark.parametrize("strike", STRIKES)
 async def test_nothing_is_lost_or_doubled_between_two_hubs(scene: Scene, strike: Strike) -> None:
     parties, office = scene.parties, scene.office
     chance = random.Random(strike.__name__)
@@ -233,7 +195,7 @@ async def test_nothing_is_lost_or_doubled_between_two_hubs(scene: Scene, strike:
                 working.create_task(strikes_fall())
             everything = 4 * EACH_WAY
             await until(lambda: scene.moved(commune, district) >= everything, "all has arrived", PATIENCE)
-            await until(lambda: _settled(scene), "nothing waits at the link", PATIENCE)
+            await until(lambda: link_is_empty(scene, AWAY), "nothing waits at the link", PATIENCE)
             for task in following:
                 task.cancel()
         assert office.documents == Counter(ups)
@@ -241,16 +203,8 @@ async def test_nothing_is_lost_or_doubled_between_two_hubs(scene: Scene, strike:
         assert set(commune.documents) == set(names)  # a reader that lost its place may see an entry again
         assert office.states == Counter((DAI_SON, name) for name in names)
         await _check_store(scene)
-        await _check_evidence(sender, sent)
-
-
-async def _settled(scene: Scene) -> bool:
-    try:
-        async with scene.province.database() as connection:
-            row = await link_row(connection)
-        return row["waiting"] == 0
-    except AWAY:
-        return False
+        await check_evidence(sender, sent)
+        assert all(open_jws(raw)[1].id == name for name, (_, raw) in sent.items())
 
 
 async def _check_store(scene: Scene) -> None:
@@ -269,16 +223,3 @@ async def _check_store(scene: Scene) -> None:
         assert sorted(row["peer_id"] for row in transfers) == sorted(str(row["id"]) for row in theirs)
         refused = "select count(*) from progress where kind <> 0"
         assert (await province.fetchval(refused), await nation.fetchval(refused)) == (0, 0)
-
-
-async def _check_evidence(sender: HubClient, sent: dict[str, tuple[str, bytes]]) -> None:
-    """The sender can prove for each document that the hub took it, and that it went over the link."""
-    keys = {jwk["kid"]: from_jwk(jwk) for jwk in await sender.hub_keys()}
-    for name, (message, raw) in sent.items():
-        events = await sender.events(message)
-        (delivery,) = events["deliveries"]
-        assert delivery["state"] == "acknowledged"
-        for receipt in (events["accepted"], delivery["receipt"]):
-            proof = verify_receipt(msgspec.convert(receipt, Receipt), keys.get, raw)
-            assert (proof.event["message"], proof.event["id"]) == (message, name)
-        assert open_jws(raw)[1].id == name

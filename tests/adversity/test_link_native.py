@@ -11,7 +11,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 
 import asyncpg
-import msgspec
 import orjson
 import pytest
 
@@ -20,21 +19,19 @@ from hub.directory.change import AgencyRow
 from hub.directory.links import NewLink
 from hub.directory.vault import Vault
 from protocol.client import HubClient
-from protocol.evidence import Receipt, verify_receipt
 from protocol.message import Reference
 from protocol.problems import Problem
-from protocol.signature import from_jwk
 from tests.support.linked import GOVERNMENT_OFFICE, UP, link_row
 from tests.support.node import Node
 from tests.support.parties import DAI_SON, NAMES, PROVINCE, Party, register
 from tests.support.proxy import Proxy
+from tests.support.struck import PATIENCE, STRIKES, Strike, check_evidence, link_is_empty
 from tests.support.until import until
 
 StartNode = Callable[..., Awaitable[Node]]
 EACH_WAY = 30
 REFUSED = 5
 """Every fifth document is refused by its recipient."""
-PATIENCE = 90.0
 AWAY = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, Problem)
 
 
@@ -107,39 +104,6 @@ class Scene:
         return sum(len(side.documents) + len(side.states) + len(side.refusals) for side in sides)
 
 
-Strike = Callable[[Scene], Awaitable[None]]
-
-
-async def _province_workers(scene: Scene) -> None:
-    scene.province.kill_workers()
-
-
-async def _nation_workers(scene: Scene) -> None:
-    scene.nation.kill_workers()
-
-
-async def _connections(scene: Scene) -> None:
-    await scene.proxy.cut()
-
-
-async def _answers_lost(scene: Scene) -> None:
-    """Requests arrive and are carried out, their answers do not come back."""
-    scene.proxy.hold()
-    await until(lambda: scene.proxy.held > 0, "somebody asked in vain", PATIENCE)
-    await scene.proxy.cut()
-
-
-async def _province_everything(scene: Scene) -> None:
-    await scene.province.kill_everything()
-    await scene.province.start()
-
-
-async def _both(scene: Scene) -> None:
-    scene.nation.kill_postgres()
-    await scene.province.kill()
-    await scene.province.start()
-
-
 @pytest.fixture
 async def scene(start_node: StartNode) -> AsyncIterator[Scene]:
     nation, province = await asyncio.gather(
@@ -174,9 +138,7 @@ async def scene(start_node: StartNode) -> AsyncIterator[Scene]:
         )
 
 
-@pytest.mark.parametrize(
-    "strike", [_province_workers, _nation_workers, _connections, _answers_lost, _province_everything, _both]
-)
+@pytest.mark.parametrize("strike", STRIKES)
 async def test_nothing_is_lost_or_doubled_between_two_hubs(scene: Scene, strike: Strike) -> None:
     office, commune = scene.office, scene.commune
     chance = random.Random(strike.__name__)
@@ -196,7 +158,7 @@ async def test_nothing_is_lost_or_doubled_between_two_hubs(scene: Scene, strike:
             working.create_task(commune.send(names))
             working.create_task(strikes_fall())
         await until(lambda: scene.moved() >= 4 * EACH_WAY, "all has arrived", PATIENCE)
-        await until(lambda: _settled(scene), "nothing waits at the link", PATIENCE)
+        await until(lambda: link_is_empty(scene, AWAY), "nothing waits at the link", PATIENCE)
         for task in following:
             task.cancel()
     refused = [name for name in names if int(name[-3:]) % REFUSED == 0]
@@ -206,17 +168,8 @@ async def test_nothing_is_lost_or_doubled_between_two_hubs(scene: Scene, strike:
         assert side.bodies == {name: raw for name, (_, raw) in other.sent.items()}
         assert side.states == Counter(taken)
         assert side.refusals == Counter(refused)
-        await _check_evidence(side)
+        await check_evidence(side.client, side.sent)
     await _check_store(scene, len(taken))
-
-
-async def _settled(scene: Scene) -> bool:
-    try:
-        async with scene.province.database() as connection:
-            row = await link_row(connection)
-        return row["waiting"] == 0
-    except AWAY:
-        return False
 
 
 async def _check_store(scene: Scene, taken: int) -> None:
@@ -236,15 +189,3 @@ async def _check_store(scene: Scene, taken: int) -> None:
             "select m.id from message m join endpoint e on e.id = m.endpoint where e.name = 'tinh-yen-bai'"
         )
         assert sorted(row["peer_id"] for row in transfers) == sorted(str(row["id"]) for row in theirs)
-
-
-async def _check_evidence(side: Agency) -> None:
-    """The sender can prove for each document that its hub took it, and that it went over the link."""
-    keys = {jwk["kid"]: from_jwk(jwk) for jwk in await side.client.hub_keys()}
-    for name, (message, raw) in side.sent.items():
-        events = await side.client.events(message)
-        (delivery,) = events["deliveries"]
-        assert delivery["state"] == "acknowledged"
-        for receipt in (events["accepted"], delivery["receipt"]):
-            proof = verify_receipt(msgspec.convert(receipt, Receipt), keys.get, raw)
-            assert (proof.event["message"], proof.event["id"]) == (message, name)

@@ -16,6 +16,7 @@ from hub.directory import change, hubs, links
 from hub.directory.change import AgencyRow
 from protocol import edxml
 from protocol.client import HubClient
+from protocol.client.model import Entry
 from protocol.edxml.trace import append_trace, trace_header
 from protocol.evidence import read_receipt, verify_receipt
 from protocol.manifest import open_native
@@ -58,14 +59,20 @@ async def test_a_document_comes_down_as_it_was_signed(levels: Levels) -> None:
     assert entry.id != sent.id
 
 
-async def test_edxml_goes_over_unaltered_both_ways(levels: Levels) -> None:
-    up, down = paper(GOVERNMENT_OFFICE, sender=VAN_YEN), paper(DAI_SON, sender=GOVERNMENT_OFFICE)
+async def _cross(levels: Levels, up: bytes, down: bytes) -> Entry:
+    """Two edXML messages go over unaltered, one each way. Gives what came of the one that went up."""
     await levels.client(levels.district).submit(up, "application/xml")
     await levels.client(levels.office).submit(down, "application/xml")
     (above,) = await levels.mail(levels.office)
     (below,) = await levels.mail(levels.commune)
     assert await levels.client(levels.office).fetch(above) == up
     assert await levels.client(levels.commune).fetch(below) == down
+    return above
+
+
+async def test_edxml_goes_over_unaltered_both_ways(levels: Levels) -> None:
+    up, down = paper(GOVERNMENT_OFFICE, sender=VAN_YEN), paper(DAI_SON, sender=GOVERNMENT_OFFICE)
+    above = await _cross(levels, up, down)
     assert edxml.read(up).sender == above.sender
 
 
@@ -149,6 +156,20 @@ async def test_two_systems_below_may_use_the_same_id(levels: Levels) -> None:
         assert (state.document.status, state.document.response_for[0].id) == ("03", "01/BC")
 
 
+async def test_ids_taken_beforehand_keep_nobody_out(levels: Levels) -> None:
+    """One system takes the id that another will use, and what the hub above would call that other message."""
+    taken = ("01/BC", f"{VAN_YEN}/01/BC", f"{DAI_SON}/01/BC")
+    for id_ in taken:
+        sent = await levels.send(levels.commune, GOVERNMENT_OFFICE, id=id_, subject="Của xã")
+        await levels.mail(levels.office, taken.index(id_) + 1)
+    sent = await levels.send(levels.district, GOVERNMENT_OFFICE, id="01/BC", subject="Của huyện")
+    entries = await levels.mail(levels.office, 4)
+    assert sorted((entry.document.id, entry.sender) for entry in entries) == sorted(
+        [*((id_, DAI_SON) for id_ in taken), ("01/BC", VAN_YEN)]
+    )
+    await levels.ended(levels.district, sent, "acknowledged")
+
+
 async def test_a_large_attachment_goes_over_and_its_file_beside_it(levels: Levels, tmp_path: Path) -> None:
     content = b"%PDF-1.7 " + bytes(range(256)) * 12_000
     file = tmp_path / "phu-luc.pdf"
@@ -169,12 +190,7 @@ async def test_large_messages_of_both_formats(levels: Levels) -> None:
     content = base64.b64encode(b"PK" + bytes(range(256)) * 24_000).decode()
     up = paper(GOVERNMENT_OFFICE, sender=VAN_YEN, content=content)
     down = paper(DAI_SON, sender=GOVERNMENT_OFFICE, content=content)
-    await levels.client(levels.district).submit(up, "application/xml")
-    await levels.client(levels.office).submit(down, "application/xml")
-    (above,) = await levels.mail(levels.office)
-    (below,) = await levels.mail(levels.commune)
-    assert await levels.client(levels.office).fetch(above) == up
-    assert await levels.client(levels.commune).fetch(below) == down
+    await _cross(levels, up, down)
     text = "Toàn văn " * 20_000
     await levels.send(levels.commune, GOVERNMENT_OFFICE, content=text)
     long = (await levels.mail(levels.office, 2))[-1]
