@@ -17,9 +17,9 @@ from hub.doors.http import Gate
 from hub.doors.native import _submitted
 from hub.doors.written import entry_json, outcome_json, page_json
 from hub.relay import events
-from hub.relay.commit import Batch, Submission, Ticket, Work, digest_of
+from hub.relay.answering import Accepted
+from hub.relay.batch import Batch, Submission, Ticket, Work, digest_of
 from hub.relay.format import Format
-from hub.relay.intake import Accepted
 from hub.relay.route import Router, route
 from hub.relay.verify import find_key
 from protocol import edxml

@@ -32,7 +32,7 @@ from hub.couriers.mailbox import Mailboxes, Page
 from hub.directory import change
 from hub.directory.change import AgencyRow
 from hub.relay.acknowledge import Acknowledgement, Acknowledger
-from hub.relay.commit import Batch
+from hub.relay.batch import Batch
 from hub.relay.handed import Handed
 from hub.relay.openings import Openings
 from hub.relay.wake import Wake

@@ -25,7 +25,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.node import precise_seconds
-from hub.relay.commit import Batch, Submission, Ticket, Work, digest_of
+from hub.relay.batch import Batch, Submission, Ticket, Work, digest_of
 from hub.relay.format import Format
 from hub.relay.route import Route
 from hub.store import sql

@@ -29,7 +29,7 @@ from benchmarks.receivers import PAGE, read_acked, read_page
 from benchmarks.scenarios import Outcome, Setting
 from hub.directory.follow import Directory
 from hub.evidence.keys import load_hub_key
-from hub.relay.commit import Batch, Submission, Ticket, Work
+from hub.relay.batch import Batch, Submission, Ticket, Work
 from hub.relay.format import Format
 from hub.relay.route import Route
 from hub.store import sql

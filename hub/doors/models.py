@@ -1,4 +1,7 @@
-"""The types of the HTTP interface: what validates a request and what describes an answer."""
+"""The types of the HTTP interface: what validates a request and what describes an answer.
+
+Those of answers about the hub itself are in `status_models`.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,8 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
+from hub.pdf.result import PdfResult
+from protocol.acknowledgement import SignedAcknowledgement
 from protocol.evidence import Receipt
 from protocol.message import Document, Sha256
 from protocol.stream import MAX_ACKS, CursorText, Refusal, Seq
@@ -71,6 +76,13 @@ class Entry(msgspec.Struct, frozen=True, omit_defaults=True, rename={"sender": "
     receipt: Annotated[Receipt, Meta(description="The event, when the message is a notice of the hub")] | None = (
         None
     )
+    duplicate_of: Annotated[
+        tuple[str, ...],
+        Meta(description="Documents of yours that it repeats: the same id, or number and symbol, of one agency"),
+    ] = ()
+    hops: Annotated[
+        tuple[str, ...], Meta(description="For hubs that are linked: through which hubs it came (RFC 7638)")
+    ] = ()
 
 
 class MailboxPage(msgspec.Struct, frozen=True):
@@ -99,15 +111,57 @@ class Acked(msgspec.Struct, frozen=True):
     refused: int
 
 
+Standard = Annotated[tuple[str, ...], Meta(description="The events of ETSI EN 319 522-1 that it is")]
+ReasonCode = Annotated[str, Meta(description="Why, of a closed list (docs/events.md)")]
+
+
+class HandOver(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The message's bytes were given to the recipient's system by then."""
+
+    at: str
+    receipt: Receipt | None = None
+    standard: Standard = ()
+
+
 class DeliveryState(msgspec.Struct, frozen=True, omit_defaults=True):
     """Where the message is at one endpoint."""
 
     endpoint: str
     recipients: tuple[str, ...]
     state: Literal["waiting", "handed_over", "acknowledged", "refused", "expired", "recalled"]
-    at: str | None = None
+    at: Annotated[str, Meta(description="Since when; absent while the event is not sealed")] | None = None
+    code: ReasonCode | None = None
     reason: str | None = None
     receipt: Receipt | None = None
+    standard: Standard = ()
+    handed_over: HandOver | None = None
+    acknowledgement: (
+        Annotated[SignedAcknowledgement, Meta(description="What the recipient signed, where it did")] | None
+    ) = None
+
+
+class CheckedAttachment(msgspec.Struct, frozen=True, omit_defaults=True):
+    """An attachment whose signatures were looked at."""
+
+    name: str
+    sha256: Sha256
+    size: int
+
+
+class EventView(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One event, and the proof of it."""
+
+    event: Annotated[str, Meta(description="Its kind (docs/events.md)")]
+    at: str
+    receipt: Receipt | None = None
+    standard: Standard = ()
+    endpoint: Annotated[str, Meta(description="Whose delivery it is about; absent: the message as a whole")] = ""
+    recipients: tuple[str, ...] = ()
+    code: ReasonCode | None = None
+    reason: str | None = None
+    acknowledgement: SignedAcknowledgement | None = None
+    attachment: CheckedAttachment | None = None
+    pdf: Annotated[PdfResult, Meta(description="Of `signatures_checked`: what was found")] | None = None
 
 
 StateCode = Annotated[str, Meta(pattern=r"^[0-9]{2}$(?!\n)", description="A business state: 01 to 06, 13, 15, 16")]
@@ -202,6 +256,7 @@ class Timeline(msgspec.Struct, frozen=True, omit_defaults=True, rename={"sender"
     states: tuple[AgencyStates, ...] = ()
     speaks_of: tuple[SpeaksOf, ...] = ()
     package_signatures: tuple[PackageSignature, ...] = ()
+    events: Annotated[tuple[EventView, ...], Meta(description="All of them, in their order")] = ()
 
 
 class GivenDocument(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -248,97 +303,3 @@ class Uploaded(msgspec.Struct, frozen=True):
 
     sha256: Sha256
     size: int
-
-
-class Health(msgspec.Struct, frozen=True):
-    """Whether the process lives, or can serve; `checks` says what was looked at."""
-
-    status: Literal["ok", "unavailable"]
-    checks: dict[str, str]
-
-
-class LaneStatus(msgspec.Struct, frozen=True):
-    waiting: Annotated[int, Meta(description="Deliveries not yet ended")]
-    oldest_seconds: Annotated[float, Meta(description="Age of the oldest of them; 0 when there is none")]
-
-
-class EndpointStatus(msgspec.Struct, frozen=True, omit_defaults=True):
-    name: str
-    active: bool
-    waiting: int
-    oldest_seconds: float
-    seen_at: str | None = None
-    rate_messages: (
-        Annotated[float, Meta(description="Messages a second that it may submit, when it has a limit of its own")]
-        | None
-    ) = None
-    rate_bytes: Annotated[float, Meta(description="The same of bytes")] | None = None
-
-
-class WorkerStatus(msgspec.Struct, frozen=True):
-    """One hub process, over its last few seconds."""
-
-    id: str
-    pid: int
-    started_at: str
-    reported_at: str
-    accepted_per_second: float
-    ended_per_second: float
-    commit_batch_mean: Annotated[float, Meta(description="Messages and rejections in a commit")]
-    commit_queue: int
-    queue_bytes: int
-    loop_lag_ms: Annotated[float, Meta(description="Longest lateness of the event loop")]
-    waiting_readers: Annotated[int, Meta(description="Long polls under way")]
-    streams: Annotated[int, Meta(description="Streams that receive")] = 0
-    refused: Annotated[
-        dict[str, int], Meta(description="Requests not let in since it started, by what they would have exceeded")
-    ] = {}
-
-
-class LinkStatus(msgspec.Struct, frozen=True, omit_defaults=True):
-    """How a link to another hub or the axis does."""
-
-    name: str
-    active: bool
-    waiting: Annotated[int, Meta(description="Messages that are to go there and have not")]
-    oldest_seconds: float
-    sent: int
-    fetched: int
-    refused_there: Annotated[
-        int, Meta(description="Messages that the peer will not have; their senders were told")
-    ]
-    refused_here: int
-    failures: Annotated[int, Meta(description="In a row; 0 while it works")] = 0
-    last_success_at: str | None = None
-    last_error_at: str | None = None
-    last_error: str | None = None
-    retry_at: Annotated[str, Meta(description="When it goes on after failures")] | None = None
-    synced_at: Annotated[str, Meta(description="When the peer's agencies were last fetched")] | None = None
-
-
-class HubStatus(msgspec.Struct, frozen=True, omit_defaults=True):
-    """The hub at a glance. `endpoints` and `links` are there for operators and auditors only."""
-
-    hub: str
-    version: str
-    now: str
-    lanes: dict[str, LaneStatus]
-    workers: tuple[WorkerStatus, ...]
-    endpoints: tuple[EndpointStatus, ...] | None = None
-    links: tuple[LinkStatus, ...] | None = None
-
-
-class ProblemKind(msgspec.Struct, frozen=True):
-    """One entry of the catalogue of problems."""
-
-    code: str
-    status: int
-    title: str
-    fault: str
-    retryable: bool
-
-
-class KeySet(msgspec.Struct, frozen=True):
-    """The hub's public keys (RFC 7517): what receipts are verified with."""
-
-    keys: tuple[dict[str, str], ...]

@@ -1,55 +1,30 @@
 """The stream door: one WebSocket on which an endpoint submits and receives (`protocol.stream`).
 
-What comes in one turn of the event loop is taken in together, whatever frames it came in. A submission that
-finds no room in the hub waits, and its credit with it, which slows its sender down; acknowledgements pass it.
+Here streams are opened, kept alive and, when the hub stops, sent elsewhere; what goes over one of them is in
+`stream_connection`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Coroutine
-from typing import Any
 
-import structlog
-from aiohttp import WSMsgType, web
+from aiohttp import web
 
 from hub import tasks
 from hub.config import Config
-from hub.couriers.mailbox import Mailboxes, Page, cursor_text, read_cursor
-from hub.couriers.stream import StreamCourier
-from hub.doors.http import Caller, Gate
+from hub.couriers.beside import Besides
+from hub.couriers.mailbox import Mailboxes
+from hub.doors.http import Gate
 from hub.doors.operations import Answer, Operation
-from hub.doors.written import entry_json, outcome_json, problem_json
-from hub.relay.acknowledge import Acknowledgement, Acknowledger
-from hub.relay.intake import Accepted, Intake, Sender
+from hub.doors.stream_connection import Connection
+from hub.relay.acknowledge import Acknowledger
+from hub.relay.intake import Intake
 from hub.relay.live import Live
+from hub.relay.signed import SignedAcknowledgements
 from hub.relay.wake import Wake
 from protocol.problems import Problem
-from protocol.stream import (
-    CLOSE_GOING_AWAY,
-    CLOSE_INTERNAL,
-    CLOSE_NORMAL,
-    CLOSE_POLICY,
-    CLOSE_TRY_LATER,
-    MAX_FRAME_BYTES,
-    SUBPROTOCOL,
-    Ack,
-    Acked,
-    Bye,
-    Credit,
-    Drain,
-    Frame,
-    Hello,
-    Role,
-    Session,
-    State,
-    StreamError,
-    Submit,
-    Welcome,
-)
-
-log = structlog.get_logger()
+from protocol.stream import CLOSE_GOING_AWAY, MAX_FRAME_BYTES, SUBPROTOCOL, Welcome
 
 CREDIT_MESSAGES = 4_000
 MAX_CREDIT_BYTES = 4 << 20
@@ -57,18 +32,12 @@ MIN_CREDIT_BYTES = 64 << 10
 """What a client may submit before answers come. All streams together get about as much as may be queued (each
 a quarter of that, divided by the streams there are), so that what is read and waits for room stays bounded."""
 HEARTBEAT_SECONDS = 30.0
-FULL_SECONDS = 0.02
-"""How long a submission that finds no room waits before it tries again."""
 BEATS = 200
 """Connections pinged between two looks at the event loop (about 2 ms)."""
 DRAIN_SECONDS = 5.0
 """How long clients have to go elsewhere when the hub stops."""
 CLOSE_SECONDS = 3.0
 """How long a client that was told of the end has to say that it heard."""
-MAX_ACK_LOAD = 50_000
-"""Acknowledgements (frames and entries in them) that wait for those under way; then nothing more is read."""
-ANSWERS_BYTES = 16 << 20
-"""Beyond it, what came together is answered in a frame for each submission."""
 
 
 class StreamDoor:
@@ -83,7 +52,10 @@ class StreamDoor:
         acknowledger: Acknowledger,
         wake: Wake,
         live: Live,
+        signed: SignedAcknowledgements,
+        besides: Besides,
     ) -> None:
+        self.besides = besides
         self.config = config
         self.gate = gate
         self.intake = intake
@@ -91,6 +63,7 @@ class StreamDoor:
         self.acknowledger = acknowledger
         self.wake = wake
         self.live = live
+        self.signed = signed
         self.draining = False
         self._connections: set[Connection] = set()
         self._gone = asyncio.Event()
@@ -145,6 +118,17 @@ class StreamDoor:
             self._ended(connection)
         return ws
 
+    def welcome(self) -> Welcome:
+        """What a client is told first: how much it may submit, by how many streams there are now."""
+        share = self.config.max_queue_bytes // 4 // max(1, len(self))
+        credit = max(MIN_CREDIT_BYTES, min(share, MAX_CREDIT_BYTES))
+        return Welcome(self.config.hub_name, CREDIT_MESSAGES, credit, HEARTBEAT_SECONDS)
+
+    def greeted(self, connection: Connection) -> None:
+        """A client has been told. If the hub drains by now, it is asked to go elsewhere."""
+        if self.draining:
+            connection.drain(DRAIN_SECONDS)
+
     def _ended(self, connection: Connection) -> None:
         self._connections.discard(connection)
         if self.draining and not self._connections:
@@ -173,324 +157,6 @@ class StreamDoor:
             connection.close(CLOSE_GOING_AWAY, "the hub is stopping")
         if self._beating is not None:
             await tasks.end([self._beating])
-
-
-class Connection:
-    """One stream."""
-
-    __slots__ = (
-        "_ack_load",
-        "_acknowledging",
-        "_acks",
-        "_answering",
-        "_asked",
-        "_courier",
-        "_door",
-        "_group",
-        "_heard",
-        "_request",
-        "_sender",
-        "_session",
-        "_tasks",
-        "_ws",
-    )
-
-    def __init__(
-        self, door: StreamDoor, request: web.Request, ws: web.WebSocketResponse[Any], caller: Caller
-    ) -> None:
-        self._door = door
-        self._request = request
-        self._ws = ws
-        self._sender = Sender(caller.endpoint, caller.name)
-        self._session = Session(Role.HUB)
-        self._courier: StreamCourier | None = None
-        self._group: list[Submit] = []
-        self._acks: list[Ack] = []
-        self._ack_load = 0
-        self._acknowledging: asyncio.Task[None] | None = None
-        self._answering: asyncio.Lock | None = None
-        """Credit goes back with an answer only when the client has read those before."""
-        # Sets, locks and events are made when they are needed: ten thousand streams mostly do nothing.
-        self._tasks: set[asyncio.Task[None]] | None = None
-        self._heard = True
-        """Whether anything came since the last heartbeat."""
-        self._asked = False
-
-    async def run(self) -> None:
-        """Until either end closes the connection."""
-        try:
-            await self._converse()
-        except StreamError as error:
-            await self._fail(Problem("stream-protocol", str(error)), error.code)
-        except Problem as problem:
-            await self._fail(problem)
-        except ConnectionResetError:
-            pass
-        finally:
-            if self._courier is not None:
-                await self._courier.stop()
-            await self._settle()
-
-    async def _converse(self) -> None:
-        session, receive = self._session, self._ws.receive
-        while True:
-            if session.state is State.OPENING:
-                try:
-                    message = await receive(self._door.config.request_seconds)
-                except TimeoutError:
-                    raise Problem("timeout", "no `hello` came; connect again") from None
-            else:
-                message = await receive()
-            self._heard = True
-            if message.type not in (WSMsgType.TEXT, WSMsgType.BINARY):
-                if message.type is WSMsgType.PING:
-                    await self._ws.pong(message.data)
-                elif message.type is not WSMsgType.PONG:
-                    return  # closed, or cut
-                continue
-            frame = session.receive(message.data)
-            if isinstance(frame, Submit):
-                if not self._group:
-                    asyncio.get_running_loop().call_soon(self._take_in)
-                self._group.append(frame)
-            elif isinstance(frame, Ack):
-                self._acks.append(frame)
-                self._ack_load += 1 + len(frame.entries) + len(frame.refuse)
-                if self._acknowledging is None:
-                    self._acknowledging = self._start(self._acknowledge())
-                elif self._ack_load > MAX_ACK_LOAD:
-                    await asyncio.wait((self._acknowledging,))
-            elif isinstance(frame, Hello):
-                await self._greet(frame)
-            elif isinstance(frame, Credit):
-                if self._courier is not None:
-                    self._courier.granted()
-            elif isinstance(frame, Bye):
-                if self._courier is not None:
-                    await self._courier.stop()
-                await self._settle()
-                await self._ws.close(code=CLOSE_NORMAL)
-                return
-
-    async def _greet(self, hello: Hello) -> None:
-        after = read_cursor(hello.after)
-        door = self._door
-        self._courier = StreamCourier(
-            self._sender.endpoint,
-            after,
-            door.mailboxes,
-            door.wake,
-            door.live,
-            self._session,
-            self._push,
-            self._courier_failed,
-        )
-        share = door.config.max_queue_bytes // 4 // max(1, len(door))
-        credit = max(MIN_CREDIT_BYTES, min(share, MAX_CREDIT_BYTES))
-        await self._send(Welcome(door.config.hub_name, CREDIT_MESSAGES, credit, HEARTBEAT_SECONDS))
-        self._courier.granted()
-        if door.draining:
-            self.drain(DRAIN_SECONDS)
-
-    # -- submissions ----------------------------------------------------------------------------
-
-    def _take_in(self) -> None:
-        """Take in what came together: each manifest alone, all else as one, and answered in one frame."""
-        group, self._group = self._group, []
-        singles = [frame for frame in group if not frame.manifest]
-        if singles:
-            self._start(self._submit_messages(singles))
-        for frame in group:
-            if frame.manifest:
-                self._start(self._submit_manifest(frame))
-
-    async def _submit_messages(self, frames: list[Submit]) -> None:
-        self._door.gate.endpoint(self._request)  # the token may have been revoked since
-        raws = [message.encode("utf-8", "replace") for frame in frames for message in frame.messages]
-        size = sum(map(len, raws))
-        outcomes: list[Accepted | Problem]
-        try:
-            async with self._room(size, len(raws)):
-                outcomes = await self._door.intake.native(self._sender, raws)
-        except Problem as problem:
-            outcomes = [problem] * len(raws)
-        written = [outcome_json(outcome) for outcome in outcomes]
-        answered, start = [], 0
-        for frame in frames:
-            answered.append((frame.n, written[start : start + len(frame.messages)]))
-            start += len(frame.messages)
-        async with self._in_turn():
-            if len(frames) > 1 and sum(map(len, written)) > ANSWERS_BYTES:
-                for frame, answer in zip(frames, answered, strict=True):
-                    await self._write(self._session.answers([answer], frame.count, frame.size))
-            else:
-                size = sum(frame.size for frame in frames)
-                await self._write(self._session.answers(answered, len(raws), size))
-
-    async def _submit_manifest(self, frame: Submit) -> None:
-        self._door.gate.endpoint(self._request)
-        jws = frame.manifest.encode("utf-8", "replace")
-        lines = [document.encode("utf-8", "replace") for document in frame.documents]
-        try:
-            async with self._room(frame.size, frame.count):
-                outcomes = await self._door.intake.manifest(self._sender, jws, lines)
-        except Problem as problem:
-            written = problem_json(problem)
-            async with self._in_turn():
-                await self._write(self._session.failure(written, frame.n, frame.count, frame.size))
-            return
-        answered = [(frame.n, [outcome_json(outcome) for outcome in outcomes])]
-        async with self._in_turn():
-            await self._write(self._session.answers(answered, frame.count, frame.size))
-
-    def _in_turn(self) -> asyncio.Lock:
-        """Enter it to answer submissions."""
-        if self._answering is None:
-            self._answering = asyncio.Lock()
-        return self._answering
-
-    @contextlib.asynccontextmanager
-    async def _room(self, size: int, messages: int) -> AsyncIterator[None]:
-        """Hold room in the hub for `messages` of `size` bytes together, waiting for it.
-
-        Raises `Problem` when it takes too long.
-        """
-        intake, loop = self._door.intake, asyncio.get_running_loop()
-        deadline = loop.time() + self._door.config.request_seconds
-        while True:
-            seconds = intake.delay(self._sender, size, messages)
-            if not seconds or loop.time() > deadline:
-                break
-            await asyncio.sleep(min(seconds, FULL_SECONDS))
-        with intake.room(self._sender, size, messages=messages):
-            yield
-
-    # -- mail -----------------------------------------------------------------------------------
-
-    async def _push(self, page: Page) -> None:
-        self._door.gate.endpoint(self._request)
-        entries = [entry_json(mail) for mail in page.entries]
-        size = sum(mail.weight for mail in page.entries)
-        await self._write(self._session.mail(entries, size, cursor_text(page.cursor), page.more))
-
-    def _courier_failed(self, error: Exception) -> None:
-        if isinstance(error, Problem):
-            self._start(self._fail(error))
-        elif not isinstance(error, ConnectionResetError):
-            log.error("mail could not be pushed", endpoint=self._sender.name, exc_info=error)
-            self._start(self._fail(Problem("internal", "connect again; nothing is lost"), CLOSE_INTERNAL))
-
-    async def _acknowledge(self) -> None:
-        """Carry out acknowledgements: all that came while the last were under way, together."""
-        try:
-            while self._acks:
-                acks, self._acks, self._ack_load = self._acks, [], 0
-                self._door.gate.endpoint(self._request)
-                try:
-                    ended = await self._door.acknowledger.end(self._acknowledgement(acks))
-                except Problem as problem:
-                    if len(acks) == 1:
-                        await self._write(self._session.failure(problem_json(problem), acks[0].n))
-                        continue
-                    await self._one_by_one(acks)
-                    continue
-                await self._send(Acked(acks[-1].n, ended.acknowledged, ended.refused))
-        finally:
-            self._acknowledging = None
-
-    async def _one_by_one(self, acks: list[Ack]) -> None:
-        """One of them is wrong, and must not fail the others."""
-        for ack in acks:
-            try:
-                ended = await self._door.acknowledger.end(self._acknowledgement([ack]))
-            except Problem as problem:
-                await self._write(self._session.failure(problem_json(problem), ack.n))
-            else:
-                await self._send(Acked(ack.n, ended.acknowledged, ended.refused))
-
-    def _acknowledgement(self, acks: list[Ack]) -> Acknowledgement:
-        merged = Acknowledgement(self._sender.endpoint)
-        for ack in acks:
-            if ack.up_to is not None:
-                for lane, seq in enumerate(read_cursor(ack.up_to)):
-                    if seq:
-                        merged.up_to[lane] = max(seq, merged.up_to.get(lane, 0))
-            merged.entries.update(ack.entries)
-            merged.refused.update((refusal.seq, refusal.reason) for refusal in ack.refuse)
-        return merged
-
-    # -- the connection -------------------------------------------------------------------------
-
-    def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        task = asyncio.get_running_loop().create_task(work)
-        if self._tasks is None:
-            self._tasks = set()
-        self._tasks.add(task)
-        task.add_done_callback(self._done)
-        return task
-
-    def _done(self, task: asyncio.Task[None]) -> None:
-        if self._tasks is not None:
-            self._tasks.discard(task)
-        error = None if task.cancelled() else task.exception()
-        if error is None or isinstance(error, ConnectionResetError):
-            return
-        if isinstance(error, Problem):
-            self._start(self._fail(error))
-        elif self._session.state is not State.CLOSED:  # else it had failed before, and nothing could be answered
-            log.error("a stream failed", endpoint=self._sender.name, exc_info=error)
-            self.close(CLOSE_INTERNAL, "the hub failed; connect again")
-
-    async def _settle(self) -> None:
-        """Wait for what is under way. It is finished even when the client has gone."""
-        self._take_in()
-        while self._tasks:
-            await asyncio.wait(self._tasks)
-
-    async def _send(self, frame: Frame) -> None:
-        await self._write(self._session.send(frame))
-
-    async def _write(self, data: bytes) -> None:
-        if self._ws.closed:
-            raise ConnectionResetError("the connection is closed")
-        await self._ws.send_frame(data, WSMsgType.TEXT)
-
-    async def _fail(self, problem: Problem, code: int | None = None) -> None:
-        """Say what is wrong with the connection, and close it."""
-        if code is None:
-            code = CLOSE_TRY_LATER if problem.retryable else CLOSE_POLICY
-        with contextlib.suppress(ConnectionResetError, StreamError):
-            await self._write(self._session.failure(problem_json(problem)))
-        await self._ws.close(code=code, message=problem.code.encode())
-
-    def beat(self) -> None:
-        """Called twice in `HEARTBEAT_SECONDS`: ping who was silent since, give up who did not answer the last."""
-        if self._heard:
-            self._heard = self._asked = False
-        elif self._asked:
-            if self._request.transport is not None:
-                self._request.transport.abort()
-        else:
-            self._asked = True
-            self._start(self._ping())
-
-    async def _ping(self) -> None:
-        if not self._ws.closed:
-            await self._ws.ping()
-
-    def drain(self, seconds: float) -> None:
-        """Ask the client to go elsewhere."""
-        if self._session.state is State.OPEN:
-            self._start(self._send(Drain(seconds)))
-
-    def close(self, code: int, reason: str) -> None:
-        """Close the connection now."""
-
-        async def close() -> None:
-            await self._ws.close(code=code, message=reason.encode())
-
-        if not self._ws.closed:
-            self._start(close())
 
 
 def _asks_for_stream(request: web.Request) -> bool:

@@ -16,7 +16,7 @@ from hub.directory.follow import Directory
 from hub.evidence.sealing import seal
 from hub.relay import events
 from hub.relay.acknowledgement import Acknowledgement, End, Ended, Mailbox, MovedError, Signed
-from hub.relay.commit import Batch, Submission, Ticket, digest_of, make_batch
+from hub.relay.batch import Batch, Submission, Ticket, digest_of, make_batch
 from hub.relay.format import Format, Kind
 from hub.relay.handed import Entry
 from hub.relay.handovers import MAX_SEALED, TOGETHER, HandOvers

@@ -14,10 +14,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 
+from hub.observe import metrics
+
 SOON = timedelta(seconds=2)
 """How long an acknowledgement is waited for that seals the hand-over in its own commit."""
 MAX_NOTED = 200_000
-"""Entries noted by a process (about 20 MB); beyond it a hand-over is not noted."""
+"""Entries noted by a process (about 20 MB); beyond it a hand-over is not noted, and counted."""
 TOGETHER = timedelta(milliseconds=20)
 """Neighbours that were given within so long are sealed as given by the time of the last: one row for them all."""
 MAX_SEALED = 1_000
@@ -50,7 +52,10 @@ class HandOvers:
         if sealed is not None:
             low, high = sealed
             seqs = [seq for seq in seqs if not low <= seq <= high]
-        if not seqs or self._count + len(seqs) > self._limit:
+        if self._count + len(seqs) > self._limit:
+            metrics.HANDOVERS_FORGOTTEN.inc(len(seqs))
+            return
+        if not seqs:
             return
         noted = self._noted.get(key)
         if noted is None:

@@ -16,7 +16,7 @@ from hub.relay.handed import Entry
 from hub.relay.mail import INLINE_BYTES, Mail, carried
 
 if TYPE_CHECKING:
-    from hub.relay.commit import Batch, Submission
+    from hub.relay.batch import Batch, Submission
 
 
 class LiveReader(Protocol):
@@ -98,4 +98,5 @@ def _mail(batch: Batch, item: Submission, seq: int, endpoint: int) -> Mail:
         batch.at,
         item.expires_at,
         carried(item.body, item.format) if item.size <= INLINE_BYTES else None,
+        item.repeats,
     )

@@ -29,6 +29,8 @@ class Mail:
     accepted_at: datetime
     expires_at: datetime | None
     body: bytes | None
+    repeats: bool = False
+    """Whether it is known to repeat an earlier document."""
 
     @property
     def weight(self) -> int:

@@ -22,7 +22,7 @@ import structlog
 from hub.directory.follow import Directory
 from hub.evidence.history import History
 from hub.relay.acknowledge import Acknowledgement, Acknowledger
-from hub.relay.commit import Submission
+from hub.relay.batch import Submission
 from hub.relay.format import BUSINESS
 from hub.relay.openings import Openings
 from hub.relay.references import Named, References
@@ -77,11 +77,12 @@ class Recalls:
         for endpoint, (seqs, all_of_them) in wanted.items():
             reason = f"recalled by message {message}"
             recalled = dict.fromkeys(seqs, reason)
-            quiet = set()
+            quiet: set[int] = set()
+            codes: dict[int, str] = {}
             if all_of_them and endpoint in still_open:
-                recalled[own] = NOTHING_LEFT
+                recalled[own], codes[own] = NOTHING_LEFT, "nothing-left"
                 quiet = {own}
-            await self._acknowledger.recall(Acknowledgement(endpoint, recalled=recalled, quiet=quiet))
+            await self._acknowledger.recall(Acknowledgement(endpoint, recalled=recalled, codes=codes, quiet=quiet))
 
     async def _documents(self, recall: Submission, message: UUID, names: list[tuple[str, str]]) -> list[Named]:
         """What is recalled: every transfer of it but recalls."""

@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack
 
 import asyncpg
 
-from hub.relay.commit import Batch, Submission, Ticket, digest_of
+from hub.relay.batch import Batch, Submission, Ticket, digest_of
 from hub.relay.format import Format
 from hub.relay.route import Route
 from hub.store import sql
