@@ -301,7 +301,7 @@ def _why(
         issuers = [one for one in (*trusted, *between) if one.subject == here.issuer and sha256(one) not in seen]
         if not issuers:
             if here.issuer == here.subject:
-                return f"it leads to {subject(here)}, whom this hub does not trust"
+                return f"it leads to {subject(here)}, who is not trusted here"
             return f"the certificate of {issuer(here)}, who issued {subject(here)}, is missing or not trusted"
         signed = [one for one in issuers if is_issued_by(here, one)]
         if not signed:

@@ -70,8 +70,8 @@ STANDARD_EVENTS: dict[EventKind, tuple[str, ...]] = {
     EventKind.RECALLED: (),
     EventKind.SIGNATURES_CHECKED: (),
 }
-"""The events of ETSI EN 319 522-1, clause 6, that each of ours is. The standard knows no taking back, and no looking
-at what is delivered."""
+"""The events of ETSI EN 319 522-1, clause 6, that each of ours is. The standard knows no taking back, and no
+looking at what is delivered."""
 EVENT_URI = "http://uri.etsi.org/19522/Event/"
 """Before the standard's name (without its number) it makes the identifier of EN 319 522-3, table 2."""
 

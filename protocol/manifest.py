@@ -30,7 +30,7 @@ import orjson
 import pybase64
 
 from protocol.evidence import HASH_BYTES, EvidenceError, Tree, leaf_hash, root_from_path
-from protocol.message import Document, read_document, write_document
+from protocol.message import Document, open_jws, read_document, write_document
 from protocol.problems import Problem
 from protocol.signature import MAX_HEADER_BYTES, Jws, Signer, b64url, parse, unb64url
 
@@ -199,5 +199,4 @@ def open_native(raw: bytes) -> tuple[Jws, Document]:
     if is_entry(raw):
         entry = open_entry(raw)
         return entry.jws, read_document(entry.payload)
-    jws = parse(raw)
-    return jws, read_document(jws.payload)
+    return open_jws(raw)

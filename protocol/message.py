@@ -24,6 +24,8 @@ MAX_ID_LENGTH = 128
 MAX_RECIPIENTS = 5_000
 """Addresses in one message's `to`, and agencies that they may resolve to."""
 MAX_ATTACHMENTS = 100
+RESERVED_TYPES = "lienthong-"
+"""So begin the types (`typ`) of everything but documents that is signed as a JWS."""
 
 # `$(?!\n)`: Python's `$` also matches before a final line feed, JSON Schema's does not; this
 # spelling means the end of the text in both.
@@ -209,12 +211,23 @@ def _missing(path: str, reason: str) -> Problem:
     return Problem("bad-document", f"{path}: {reason}", fields=((path, reason),))
 
 
+def is_reserved(jws: Jws) -> bool:
+    """Whether its type (`typ`) is one of this project's own: a seal, a proof, an acknowledgement, a manifest.
+
+    Whoever signed such a thing did not sign it as a document, whatever else could be read in it.
+    """
+    typ = jws.header.get("typ")
+    return isinstance(typ, str) and typ.startswith(RESERVED_TYPES)
+
+
 def open_jws(raw: bytes) -> tuple[Jws, Document]:
     """Take a native message apart, without verifying its signature.
 
     Raises `Problem` as `protocol.signature.parse` and `read_document` do.
     """
     jws = parse(raw)
+    if is_reserved(jws):
+        raise Problem("bad-document", f"a JWS of the type {jws.header['typ'][:80]!r} is not a document")
     return jws, read_document(jws.payload)
 
 
@@ -234,8 +247,13 @@ def new_id() -> str:
 
 
 def printable(text: str) -> str:
-    """`text` with control and formatting characters shown as escapes, safe for a terminal or a log."""
+    """`text` with control and formatting characters and separators of lines shown as escapes, safe for a terminal
+    or a log."""
     return "".join(
-        character if unicodedata.category(character)[0] != "C" else character.encode("unicode_escape").decode()
-        for character in text
+        character.encode("unicode_escape").decode() if _is_hidden(character) else character for character in text
     )
+
+
+def _is_hidden(character: str) -> bool:
+    category = unicodedata.category(character)
+    return category[0] == "C" or category in ("Zl", "Zp")

@@ -201,7 +201,7 @@ def verify_note(note: Note, trusted: Iterable[Verifier]) -> list[Signed]:
         raise NoteError(f"the note has more than {MAX_SIGNATURES} signatures")
     verifiers = {(verifier.name, verifier.id): verifier for verifier in trusted}
     found: dict[tuple[str, bytes], Signed] = {}
-    for signature in note.signatures:
+    for signature in dict.fromkeys(note.signatures):  # the same line again costs nothing
         verifier = verifiers.get((signature.name, signature.id))
         if verifier is not None:
             found[signature.name, signature.id] = Signed(verifier, verifier.check(note.text, signature.signature))

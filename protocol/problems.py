@@ -60,6 +60,24 @@ CATALOGUE = _catalogue(
     Kind("key-not-yours", 403, "The key is registered for another agency or endpoint"),
     Kind("key-disabled", 403, "The key has been disabled"),
     Kind("key-expired", 403, "The key is outside the time for which it was registered"),
+    Kind("certificate-required", 403, "The key has no certificate of an authority, which this hub requires"),
+    Kind("certificate-untrusted", 403, "The key's certificate leads to no authority that this hub trusts"),
+    Kind("certificate-expired", 403, "The key's certificate, or its authority's, is outside its time"),
+    Kind("certificate-revoked", 403, "The key's certificate, or its authority's, has been revoked"),
+    Kind(
+        "revocation-unknown",
+        503,
+        "Whether the key's certificate was revoked is not known at present",
+        fault="hub",
+        retryable=True,
+    ),
+    Kind(
+        "key-not-approved",
+        503,
+        "The key waits for the approval of this hub's operator",
+        fault="hub",
+        retryable=True,
+    ),
     Kind("bad-signature", 403, "The signature does not match the message"),
     Kind("bad-manifest", 422, "The documents are not those that the manifest signs"),
     # The document.
@@ -72,12 +90,14 @@ CATALOGUE = _catalogue(
     Kind("already-expired", 422, "The message had expired before it arrived"),
     Kind("not-addressed", 403, "The status speaks of a document that was not sent to the agency that reports"),
     Kind("not-the-sender", 403, "Only the agency that sent a document may recall or update it"),
+    Kind("loop", 422, "The message has passed through this hub before"),
     Kind("state-secret", 403, "The document is marked as a state secret, which must not pass through this hub"),
     Kind("recalled", 410, "The message was recalled by its sender before it was handed over"),
     Kind("not-convertible", 422, "The message cannot be written in the form that was asked for"),
     Kind("bad-xml", 400, "The body is not XML that this hub accepts"),
     Kind("bad-edxml", 422, "The XML is not an edXML message that can be routed"),
     Kind("package-signature", 403, "The edXML message lacks the package signature that this endpoint's must have"),
+    Kind("pdf-signature", 403, "A PDF among the attachments is not signed as this endpoint's must be"),
     # Attachments.
     Kind("digest-mismatch", 422, "The bytes do not have the SHA-256 that the address names"),
     # The stream.
@@ -85,10 +105,13 @@ CATALOGUE = _catalogue(
     Kind("stream-protocol", 400, "A frame does not follow the protocol of the stream"),
     # The mailbox.
     Kind("beyond-end", 409, "The mailbox has not handed out what was acknowledged"),
+    Kind("bad-acknowledgement", 422, "What was signed is not what lies in the mailbox"),
+    Kind("acknowledgement-not-signed", 403, "This endpoint's acknowledgements must be signed"),
     # The hub.
     Kind("overloaded", 503, "The hub has more work than it can queue", fault="hub", retryable=True),
     Kind("stopping", 503, "The hub is stopping; another process will answer", fault="hub", retryable=True),
     Kind("store-unavailable", 503, "The hub cannot reach its store", fault="hub", retryable=True),
+    Kind("key-unavailable", 503, "The hub cannot use its signing key", fault="hub", retryable=True),
     Kind("internal", 500, "The hub failed to answer", fault="hub", retryable=True),
     # The client's own words (never sent by a hub).
     Kind("unreachable", 503, "The hub could not be reached", fault="hub", retryable=True),

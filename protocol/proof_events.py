@@ -68,6 +68,7 @@ def check_events(work: Work) -> list[Event]:
     proof, verdict = work.proof, work.verdict
     found = []
     ended: set[str] = set()
+    signed = 0
     for number, evidence in enumerate(proof.events, start=2):
         try:
             event = read_event(work, number, evidence)
@@ -85,11 +86,13 @@ def check_events(work: Work) -> list[Event]:
         if event.event["event"] in _ENDS:
             ended.update(agencies)
         if event.event["event"] in DEEDS:
-            _acknowledged(work, event, evidence)
+            signed += _acknowledged(work, event, evidence)
         elif evidence.acknowledgement is not None:
             why = "the file has an acknowledgement for an event that is none"
             verdict.add("events", "event_wrong", "contradicted", number=str(number), why=why)
         found.append(event)
+    if signed:
+        verdict.add("events", "recipient_keys_by_hub", "not_proven", count=str(signed))
     waiting = [code for code in proof.recipients or () if code not in ended]
     if waiting:
         verdict.add("events", "open", "not_proven", count=str(len(waiting)), recipients=_named(waiting))
@@ -144,13 +147,14 @@ def _beyond(work: Work, event: Event) -> None:
     work.verdict.add("events", "beyond", "proven", hub=found.hub, at=shown(at))
 
 
-def _acknowledged(work: Work, event: Event, evidence: Evidence) -> None:
+def _acknowledged(work: Work, event: Event, evidence: Evidence) -> bool:
+    """Whether the recipient itself signed it."""
     members, given = event.event, evidence.acknowledgement
     endpoint, what = str(members.get("endpoint")), DEEDS[str(members["event"])]
     if given is None:
         code = "recipient_missing" if "acknowledgement" in members else "recipient_unsigned"
         work.verdict.add("events", code, "not_proven", endpoint=endpoint, what=what)
-        return
+        return False
     try:
         signed = SignedAcknowledgement(given.jws, given.index, given.size, given.path)
         if signed.sha256 != members.get("acknowledgement"):
@@ -163,7 +167,7 @@ def _acknowledged(work: Work, event: Event, evidence: Evidence) -> None:
             raise EvidenceError("the recipient signed something else than the event says")
     except EvidenceError as error:
         work.verdict.add("events", "recipient_wrong", "contradicted", endpoint=endpoint, why=str(error))
-        return
+        return False
     work.verdict.add(
         "events",
         "recipient_signed",
@@ -173,3 +177,4 @@ def _acknowledged(work: Work, event: Event, evidence: Evidence) -> None:
         at=shown(signed_at),
         kid=thumbprint(key),
     )
+    return True

@@ -70,20 +70,24 @@ def check_log(claim: LogClaim, trust: Trust, now: datetime, verdict: Verdict) ->
     """Find out where the events are in the log, who else saw it, and whether promises were kept."""
     opened = _checkpoint(claim, trust, verdict)
     logged = [event for event in claim.events if event.logged is not None]
+    # A checkpoint says nothing of what is not in its log, whoever signed it: witnesses and time-stamps count when
+    # the first event, on which the others rest, is there. Otherwise they only date a promise that was broken.
+    covered = claim.events[0].logged is not None
     outside: list[datetime] = []
     if opened is not None:
         checkpoint, note, signed = opened
         if _included(logged, checkpoint, len(claim.events), verdict):
-            outside = _witnesses(logged, signed, trust, now, verdict)
-            outside += _stamps(claim, logged, note.text, trust, now, verdict)
-    if opened is None and trust.quorum:
+            found = verdict if covered else Verdict()
+            outside = _witnesses(logged, signed, trust, now, found)
+            outside += _stamps(claim, logged, note.text, trust, now, found)
+    if trust.quorum and (opened is None or not covered):
         verdict.add(
             "witnesses", "witnesses_missing", "not_proven", required=True, quorum=str(trust.quorum), count="0"
         )
-    if not outside:
+    if not outside or not covered:
         verdict.add("time", "time_by_hub", "not_proven")
     unlogged = [event for event in claim.events if event.logged is None]
-    _promises(claim, unlogged, outside, now, verdict, bool(trust.logs))
+    _promises(claim, unlogged, outside, now, verdict, trust)
 
 
 def _checkpoint(claim: LogClaim, trust: Trust, verdict: Verdict) -> tuple[Checkpoint, Note, list[Signed]] | None:
@@ -235,15 +239,19 @@ def _promises(
     outside: Sequence[datetime],
     now: datetime,
     verdict: Verdict,
-    required: bool,
+    trust: Trust,
 ) -> None:
-    """What it means that events are not shown to be in the log. `required`: a single receipt has to show it."""
+    """What it means that events are not shown to be in the log.
+
+    A single receipt has to show it where the log's key is known. Where witnesses are asked for, what was never
+    even promised to be logged is not proven: a hub could say it to one reader alone.
+    """
     waiting = sorted(
         ((event.until, event) for event in unlogged if event.until is not None), key=lambda pair: pair[0]
     )
     never = len(unlogged) - len(waiting)
     if never:
-        verdict.add("log", "log_never_promised", "not_proven", count=str(never))
+        verdict.add("log", "log_never_promised", "not_proven", required=trust.quorum > 0, count=str(never))
     if not waiting:
         return
     until, event = waiting[0]
@@ -254,7 +262,7 @@ def _promises(
                 "log",
                 "log_proof_needed",
                 "not_proven",
-                required=required,
+                required=bool(trust.logs),
                 log=str(event.verified.log),
                 until=shown(until),
                 batch=event.verified.batch,

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Final, Literal
 
 import msgspec
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from msgspec import Meta
 
 from protocol.note import COSIGNATURE, NoteError, Verifier, read_verifier
@@ -53,8 +54,11 @@ class Trust:
         if len({witness.public for witness in self.witnesses}) < len(self.witnesses):
             raise TrustError("two of the witnesses have the same key")
         own = {log.public for log in self.logs}
+        own |= {key.public_bytes_raw() for key in self.hub_keys.values() if isinstance(key, Ed25519PublicKey)}
         if any(witness.public in own for witness in self.witnesses):
-            raise TrustError("one of the witnesses has the log's own key: that would be no second pair of eyes")
+            raise TrustError(
+                "one of the witnesses has a key of the hub or its log: that would be no second pair of eyes"
+            )
         if not 0 <= self.quorum <= len(self.witnesses):
             raise TrustError(f"{self.quorum} witnesses are asked for, and {len(self.witnesses)} are trusted")
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from protocol.message import printable
 from protocol.proof_words import LIMITS, STATUSES, STEPS, VERDICTS, WORDS
 
 Status = Literal["proven", "not_proven", "contradicted"]
@@ -98,4 +99,6 @@ class Verdict:
 
 
 def _in(values: Mapping[str, Text], place: int) -> dict[str, str]:
-    return {name: value if isinstance(value, str) else value[place] for name, value in values.items()}
+    """For one language. What others chose (names, reasons) may not begin a line of its own, which could be taken
+    for a finding, or turn the direction of a sentence round."""
+    return {name: printable(value if isinstance(value, str) else value[place]) for name, value in values.items()}

@@ -13,11 +13,14 @@ from collections.abc import Iterable
 from datetime import datetime, timedelta
 from typing import Any
 
+import orjson
+
 from protocol.certificate import CertificateError, load, public_key, subject, validate_chain
 from protocol.certificate_revocation import Answer, AnswerKind, Status, check_chain, overall
 from protocol.evidence import EventKind, EvidenceError, Receipt, verify_receipt
 from protocol.log import InclusionProof
 from protocol.manifest import open_entry
+from protocol.message import is_reserved
 from protocol.problems import Problem
 from protocol.proof import (
     Place,
@@ -179,6 +182,10 @@ def _sender(work: Work, accepted: Event, content: bytes | None) -> None:
             why = "the file has a signature for a format that has none"
             verdict.add("sender", "sender_wrong", "contradicted", why=why)
             return
+        if event.get("signer") is not None:
+            why = "the event of acceptance names a signer, and the file says that the format has none"
+            verdict.add("sender", "sender_wrong", "contradicted", why=why)
+            return
         named: dict[str, Any] = {"format": proof.message.format, "endpoint": str(event.get("endpoint"))}
         verdict.add("sender", "sender_no_signature", "not_proven", **named)
         return
@@ -191,8 +198,11 @@ def _sender(work: Work, accepted: Event, content: bytes | None) -> None:
         if content is None:
             verdict.add("sender", "sender_needs_document", "not_proven", required=True)
         else:
-            _check_signature(proof, content, key)
+            written = _written(_check_signature(proof, content, key), event)
             verdict.add("sender", "sender_signed", "proven", kid=thumbprint(key))
+            if written != event.get("from"):
+                others: dict[str, Any] = {"named": str(written), "from": str(event.get("from"))}
+                verdict.add("sender", "sender_other_name", "not_proven", **others)
     except (EvidenceError, CertificateError, KeyFormatError) as error:
         verdict.add("sender", "sender_wrong", "contradicted", why=str(error))
         return
@@ -223,8 +233,23 @@ def _signer(work: Work, signer: Any) -> tuple[PublicKey, dict[str, Any]]:
     return key, revocation
 
 
-def _check_signature(proof: Proof, content: bytes, key: PublicKey) -> None:
-    """Raises EvidenceError."""
+def _written(payload: bytes, event: dict[str, Any]) -> object:
+    """Whom the sender itself named as sending what it signed. Raises EvidenceError, also for another id.
+
+    A hub may know an agency by another code, and sets that before an id that another message of a link has.
+    """
+    try:
+        members: Any = orjson.loads(payload)
+        named, id_ = members["from"], members["id"]
+    except (ValueError, KeyError, TypeError):
+        raise EvidenceError("what was signed is not a document") from None
+    if event.get("id") not in (id_, f"{event.get('from')}/{id_}"):
+        raise EvidenceError("the document that was signed has another id than the acceptance names")
+    return named
+
+
+def _check_signature(proof: Proof, content: bytes, key: PublicKey) -> bytes:
+    """What was signed. Raises EvidenceError."""
     sender = proof.sender
     try:
         if proof.message.format == "jws":
@@ -234,14 +259,18 @@ def _check_signature(proof: Proof, content: bytes, key: PublicKey) -> None:
             protected, _, rest = content.partition(b".")
             if b".".join((protected, b"", rest.rpartition(b".")[2])) != sender.signature.encode():
                 raise EvidenceError("the signature in the file is not the document's")
+            if is_reserved(jws):
+                raise EvidenceError("what was signed is not a document: it is a JWS of another type")
+            payload = jws.payload
         else:
             read_path(sender.path)
             parts = (sender.signature, str(sender.index), ".".join(sender.path), b64url(content))
-            jws = open_entry("~".join(parts).encode()).jws
+            jws, payload = open_entry("~".join(parts).encode()).jws, content
     except Problem as problem:
         raise EvidenceError(f"the signature cannot be read: {problem}") from None
     if not verify(key, jws.alg, jws.signature, jws.signing_input):
         raise EvidenceError("the signature was not made with that key over this document")
+    return payload
 
 
 def _certificate(work: Work, accepted: Event, revocation: dict[str, Any]) -> None:
@@ -252,13 +281,14 @@ def _certificate(work: Work, accepted: Event, revocation: dict[str, Any]) -> Non
         return
     chain = [from_base64(one) for one in sender.chain]
     try:
-        whose = subject(load(chain[0]))
+        leaf = load(chain[0])
+        whose = subject(leaf)
         if not work.trust.anchors:
             verdict.add("certificate", "certificate_no_anchors", "not_proven", subject=whose)
             return
         found = validate_chain(chain[0], chain[1:], work.trust.anchors, at)
     except CertificateError as error:
-        if len(chain) == 1:
+        if len(chain) == 1 and leaf.not_valid_before_utc <= at <= leaf.not_valid_after_utc:
             verdict.add("certificate", "certificate_pinned", "not_proven", subject=whose)
             return
         verdict.add("certificate", "certificate_wrong", "contradicted", at=shown(at), why=str(error))

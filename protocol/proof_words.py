@@ -71,8 +71,14 @@ WORDS: dict[str, tuple[str, str]] = {
     ),
     # -- the sender
     "sender_signed": (
-        "Chữ ký của bên gửi đúng: được tạo bằng khóa {kid}, là khóa mà máy chủ ghi nhận lúc tiếp nhận.",
+        "Chữ ký của bên gửi đúng: được tạo bằng khóa {kid}, là khóa mà máy chủ đã ghi nhận lúc tiếp nhận.",
         "The sender's signature is right: it was made with the key {kid}, which the hub noted when it accepted.",
+    ),
+    "sender_other_name": (
+        "Trong văn bản đã ký, bên gửi tự ghi mình là {named}; máy chủ liên thông ghi nhận là {from}. Hai mã này "
+        "là của cùng một cơ quan là do máy chủ nói.",
+        "In the signed document the sender calls itself {named}; the hub noted {from}. That the two codes are one "
+        "agency's is the hub's word.",
     ),
     "sender_needs_document": (
         "Chưa kiểm tra chữ ký của bên gửi: phải có văn bản.",
@@ -99,24 +105,25 @@ WORDS: dict[str, tuple[str, str]] = {
         "That this key belongs to the agency {from} is the hub's registration; no certificate comes with it.",
     ),
     "certificate_pinned": (
-        "Khóa đi kèm chứng thư số của {subject}, nhưng máy chủ tin chứng thư đó do đăng ký riêng, không do một "
-        "tổ chức chứng thực.",
+        "Khóa đi kèm chứng thư số của {subject}, nhưng máy chủ tin chứng thư đó vì nó đã được đăng ký, không "
+        "phải nhờ một tổ chức chứng thực được tin cậy.",
         "The key comes with a certificate of {subject}, but the hub took it as registered, not on an "
         "authority's word.",
     ),
     "certificate_good": (
-        "Chứng thư số của {subject} dẫn đến {anchor}, là nơi được tin cậy, và có hiệu lực lúc tiếp nhận ({at}).",
+        "Chứng thư số của {subject} dẫn đến {anchor}, là tổ chức được tin cậy, và có hiệu lực lúc tiếp nhận "
+        "({at}).",
         "The certificate of {subject} leads to {anchor}, who is trusted, and was valid when the message was "
         "accepted ({at}).",
     ),
     "certificate_good_then": (
-        "Chứng thư số của {subject} dẫn đến {anchor}, là nơi được tin cậy, và có hiệu lực lúc tiếp nhận "
+        "Chứng thư số của {subject} dẫn đến {anchor}, là tổ chức được tin cậy, và có hiệu lực lúc tiếp nhận "
         "({at}). Nay đã hết hạn ({ended}); điều đó không ảnh hưởng đến chữ ký có từ trước.",
         "The certificate of {subject} leads to {anchor}, who is trusted, and was valid when the message was "
         "accepted ({at}). It has expired since ({ended}), which takes nothing from a signature made before.",
     ),
     "certificate_no_anchors": (
-        "Chứng thư số của {subject} chưa được kiểm tra: chưa cho biết tin cậy tổ chức chứng thực nào (--trust).",
+        "Chứng thư số của {subject} chưa được kiểm tra: chưa nêu tổ chức chứng thực nào được tin cậy (--trust).",
         "The certificate of {subject} was not checked: nobody was named as a trusted authority (--trust).",
     ),
     "certificate_wrong": (
@@ -124,7 +131,7 @@ WORDS: dict[str, tuple[str, str]] = {
         "The sender's certificate was of no use when the message was accepted ({at}). ({why})",
     ),
     "revocation_good": (
-        "Lúc tiếp nhận chứng thư số không bị thu hồi, theo trả lời của tổ chức chứng thực lập lúc {answered}.",
+        "Lúc tiếp nhận, chứng thư số không bị thu hồi, theo trả lời của tổ chức chứng thực lập lúc {answered}.",
         "When the message was accepted the certificate was not revoked, by its authority's answer of {answered}.",
     ),
     "revocation_revoked": (
@@ -132,7 +139,7 @@ WORDS: dict[str, tuple[str, str]] = {
         "The sender's certificate had been revoked ({revoked}) before the message was accepted.",
     ),
     "revocation_unknown": (
-        "Lúc tiếp nhận chưa biết chứng thư số có bị thu hồi hay không; máy chủ vẫn nhận theo chính sách "
+        "Lúc tiếp nhận, chưa biết chứng thư số có bị thu hồi hay không; máy chủ vẫn nhận theo chính sách "
         "«{policy}». ({why})",
         "When the message was accepted it was not known whether the certificate was revoked; the hub took it "
         "under its policy «{policy}». ({why})",
@@ -146,7 +153,7 @@ WORDS: dict[str, tuple[str, str]] = {
     # -- recipients and what became of it
     "recipients_listed": (
         "Danh sách {count} cơ quan nhận trong tệp đúng là danh sách lúc tiếp nhận: {recipients}.",
-        "The file's list of {count} recipients is the one of the acceptance: {recipients}.",
+        "The file's list of recipients ({count}) is the one of the acceptance: {recipients}.",
     ),
     "recipients_other": (
         "Danh sách cơ quan nhận trong tệp KHÔNG phải là danh sách lúc tiếp nhận.",
@@ -162,23 +169,29 @@ WORDS: dict[str, tuple[str, str]] = {
         "The file's event {number} is wrong. ({why})",
     ),
     "recipient_signed": (
-        "Chính hệ thống «{endpoint}» đã ký rằng mình {what} văn bản này lúc {at} (theo đồng hồ của họ), bằng "
-        "khóa {kid}.",
+        "Chính hệ thống «{endpoint}» đã ký rằng mình {what} văn bản này lúc {at} (theo đồng hồ của hệ thống "
+        "đó), bằng khóa {kid}.",
         "The system «{endpoint}» itself signed that it {what} this message, at {at} by its own clock, with the "
         "key {kid}.",
+    ),
+    "recipient_keys_by_hub": (
+        "Khóa đã tạo {count} chữ ký xác nhận nói trên thuộc về bên nhận là do máy chủ liên thông đăng ký: hãy đối "
+        "chiếu mã khóa với mã do chính bên nhận công bố.",
+        "That the keys of these {count} signed acknowledgements are the recipients' own is the hub's "
+        "registration: compare the keys' ids with those that the recipients themselves make known.",
     ),
     "recipient_wrong": (
         "Chữ ký xác nhận của hệ thống «{endpoint}» không đúng. ({why})",
         "The signed acknowledgement of the system «{endpoint}» is wrong. ({why})",
     ),
     "recipient_missing": (
-        "Sự kiện nêu một xác nhận do hệ thống «{endpoint}» ký, nhưng xác nhận đó không có trong tệp: chưa kiểm "
-        "tra.",
+        "Sự kiện nêu một xác nhận do hệ thống «{endpoint}» ký, nhưng xác nhận đó không có trong tệp: chưa "
+        "kiểm tra được.",
         "The event names an acknowledgement that the system «{endpoint}» signed, which is not in the file: not "
         "checked.",
     ),
     "recipient_unsigned": (
-        "Việc hệ thống «{endpoint}» {what} là lời của máy chủ liên thông: bên nhận không ký xác nhận.",
+        "Việc hệ thống «{endpoint}» {what} văn bản chỉ do máy chủ liên thông nói: bên nhận không ký xác nhận.",
         "That the system «{endpoint}» {what} it is the hub's word: the recipient did not sign it.",
     ),
     "beyond": (
@@ -201,16 +214,16 @@ WORDS: dict[str, tuple[str, str]] = {
     ),
     # -- the log
     "log_recorded": (
-        "Cả {count} sự kiện nằm trong nhật ký minh bạch «{log}», ở điểm kiểm tra {size} mục do nhật ký ký.",
+        "Cả {count} sự kiện nằm trong nhật ký minh bạch «{log}», ở điểm kiểm tra gồm {size} mục do nhật ký ký.",
         "All {count} events are in the transparency log «{log}», at its signed checkpoint of {size} entries.",
     ),
     "log_partly": (
-        "{count} trong {all} sự kiện nằm trong nhật ký minh bạch «{log}», ở điểm kiểm tra {size} mục do nhật "
-        "ký ký.",
+        "{count} trong {all} sự kiện nằm trong nhật ký minh bạch «{log}», ở điểm kiểm tra gồm {size} mục do "
+        "nhật ký ký.",
         "{count} of {all} events are in the transparency log «{log}», at its signed checkpoint of {size} entries.",
     ),
     "log_no_key": (
-        "Chưa kiểm tra nhật ký minh bạch: chưa cho biết khóa của nhật ký (--log-key).",
+        "Chưa kiểm tra nhật ký minh bạch: chưa nêu khóa của nhật ký (--log-key).",
         "The transparency log was not looked at: its key was not given (--log-key).",
     ),
     "log_checkpoint_wrong": (
@@ -222,36 +235,38 @@ WORDS: dict[str, tuple[str, str]] = {
         "The file's event {number} is NOT in the log where the file says. ({why})",
     ),
     "log_promised": (
-        "{count} sự kiện chưa vào nhật ký minh bạch; máy chủ đã ký lời hứa sẽ ghi chậm nhất lúc {until}. Sau "
-        "lúc đó hãy lấy tệp mới: lienthong proof {message}",
-        "{count} events are not in the transparency log yet; the hub promised under its signature that they "
-        "will be by {until}. Get a new file after that: lienthong proof {message}",
+        "Ở đây chưa thấy {count} sự kiện trong nhật ký minh bạch; máy chủ đã ký cam kết sẽ ghi chậm nhất lúc "
+        "{until}. Thường chỉ sau vài giây: hãy lấy tệp mới, chậm nhất là sau hạn đó: lienthong proof {message}",
+        "Events not shown to be in the transparency log yet: {count}. The hub promised under its signature to "
+        "log them by {until}; it usually takes seconds. Get a new file, at the latest after that time: "
+        "lienthong proof {message}",
     ),
     "log_promise_broken": (
-        "LỜI HỨA BỊ PHÁ VỠ: máy chủ đã ký rằng sự kiện thứ {number} sẽ vào nhật ký chậm nhất lúc {until}, "
+        "VI PHẠM CAM KẾT: máy chủ đã ký rằng sự kiện thứ {number} sẽ vào nhật ký chậm nhất lúc {until}, "
         "nhưng chính tệp do máy chủ ký lúc {made} cho thấy nó chưa có trong nhật ký.{known} Tệp này là bằng "
         "chứng chống lại máy chủ: hãy giữ lại.",
         "A PROMISE WAS BROKEN: the hub signed that event {number} would be in the log by {until}, yet its own "
         "file, signed at {made}, shows that it was not.{known} This file is evidence against the hub: keep it.",
     ),
     "log_promise_old": (
-        "Tệp được lập lúc {made}, khi {count} sự kiện còn là lời hứa đến {until}; hạn đó đã qua. Hãy lấy tệp "
-        "mới (lienthong proof {message}): máy chủ phải cho thấy các sự kiện trong nhật ký. Nếu không thể, tệp "
-        "này chứng minh lời hứa, và điểm kiểm tra có người làm chứng sau lúc đó chứng minh việc thất hứa.",
+        "Tệp được lập lúc {made}, khi {count} sự kiện mới được cam kết ghi chậm nhất lúc {until}; hạn đó đã qua. "
+        "Hãy lấy tệp mới (lienthong proof {message}): máy chủ phải cho thấy các sự kiện trong nhật ký. Nếu không "
+        "thể, tệp này chứng minh lời cam kết, và một điểm kiểm tra có bên làm chứng ký sau lúc đó chứng minh việc "
+        "vi phạm.",
         "The file was made at {made}, when {count} events were promised for {until}; that time has passed. Get "
         "a new file (lienthong proof {message}): the hub must now show the events in the log. If it cannot, "
         "this file proves the promise, and a witnessed checkpoint of after that time proves that it was broken.",
     ),
     "log_proof_needed": (
-        "Biên nhận hứa sự kiện sẽ vào nhật ký «{log}» chậm nhất lúc {until}; hạn đó đã qua. Ai giữ biên nhận "
-        "cũng có thể bỏ bằng chứng nhật ký ra, nên điều này chưa nói lên gì: máy chủ phải cho thấy tại "
-        "/log/proof/{batch}/{index}. Nếu máy chủ không cho thấy được, biên nhận này là bằng chứng thất hứa.",
+        "Biên nhận cam kết sự kiện sẽ vào nhật ký «{log}» chậm nhất lúc {until}; hạn đó đã qua. Ai giữ biên nhận "
+        "cũng có thể không đưa bằng chứng nhật ký ra, nên điều này chưa nói lên gì: máy chủ phải cho thấy sự kiện "
+        "tại /log/proof/{batch}/{index}. Nếu không thể, biên nhận này là bằng chứng về việc vi phạm cam kết.",
         "The receipt promises that the event is in the log «{log}» by {until}, which has passed. Whoever holds "
         "a receipt can leave its log proof out, so this says nothing yet: the hub must now show it at "
         "/log/proof/{batch}/{index}. If it cannot, this receipt proves that the promise was broken.",
     ),
     "log_never_promised": (
-        "{count} sự kiện không có trong nhật ký minh bạch và cũng không có lời hứa nào.",
+        "{count} sự kiện không có trong nhật ký minh bạch và cũng không có cam kết nào.",
         "{count} events are not in the transparency log, and nothing was promised.",
     ),
     "log_two_faces": (
@@ -267,26 +282,26 @@ WORDS: dict[str, tuple[str, str]] = {
         "The file {other} has the same checkpoint of the log.",
     ),
     "log_not_comparable": (
-        "Không so sánh được với tệp {other} mà không có mạng: hai điểm kiểm tra khác cỡ, hoặc không đọc được "
-        "({why}). Lệnh lienthong audit so sánh với chính nhật ký.",
+        "Không so sánh được với tệp {other} mà không có mạng: hai điểm kiểm tra có số mục khác nhau, hoặc không "
+        "đọc được ({why}). Lệnh lienthong audit so sánh với chính nhật ký.",
         "It cannot be compared with {other} without a network: the checkpoints differ in size, or one cannot "
         "be read ({why}). The command lienthong audit compares with the log itself.",
     ),
     # -- witnesses and time
     "witnesses_met": (
-        "{count} bên làm chứng độc lập đã ký cùng điểm kiểm tra: {names}; sớm nhất lúc {first}. Máy chủ không "
-        "thể cho người khác thấy một nhật ký khác mà không bị phát hiện.",
-        "{count} independent witnesses signed the checkpoint: {names}; the first at {first}. The hub cannot "
-        "show somebody else another log without being caught.",
+        "{count} bên làm chứng được tin cậy đã ký điểm kiểm tra này: {names}; sớm nhất lúc {first}. Nếu họ không "
+        "tiếp tay, máy chủ không thể có chữ ký của họ cho một nhật ký khác.",
+        "Witnesses that are trusted signed the checkpoint, {count} of them: {names}; the first at {first}. Unless "
+        "they help in it, the hub cannot have their signatures for another log.",
     ),
     "witnesses_missing": (
-        "Thiếu người làm chứng: cần {quorum}, điểm kiểm tra chỉ có {count} chữ ký của bên được tin cậy. Người "
+        "Thiếu bên làm chứng: cần {quorum}, điểm kiểm tra chỉ có chữ ký của {count} bên được tin cậy. Người "
         "vận hành máy chủ có thể đã cho bạn xem một nhật ký khác. Hãy lấy tệp mới sau ít phút.",
         "Witnesses are missing: {quorum} are asked for, {count} that are trusted signed the checkpoint. The "
         "hub's operator could have shown you another log. Get a new file in some minutes.",
     ),
     "witnesses_none": (
-        "Không có người làm chứng nào được tin cậy ký: người vận hành máy chủ có thể đã cho bạn xem một nhật "
+        "Không có bên làm chứng nào được tin cậy đã ký: người vận hành máy chủ có thể đã cho bạn xem một nhật "
         "ký khác với nhật ký cho người khác xem.",
         "No witness that is trusted signed: the hub's operator could have shown you another log than others see.",
     ),
@@ -308,7 +323,7 @@ WORDS: dict[str, tuple[str, str]] = {
         "happened by then.",
     ),
     "time_stamp_unchecked": (
-        "Có {count} dấu thời gian chưa được kiểm tra: chưa cho biết tin cậy tổ chức nào (--timestamp-ca).",
+        "Có {count} dấu thời gian chưa được kiểm tra: chưa nêu tổ chức nào được tin cậy (--timestamp-ca).",
         "{count} time-stamps were not checked: nobody was named as a trusted authority for them (--timestamp-ca).",
     ),
     "time_stamp_unchecked_here": (
@@ -319,8 +334,8 @@ WORDS: dict[str, tuple[str, str]] = {
     ),
     "time_stamp_wrong": ("Một dấu thời gian không dùng được. ({why})", "A time-stamp is of no use. ({why})"),
     "time_by_hub": (
-        "Thời gian là do một mình máy chủ liên thông ghi: không có bên làm chứng hay dấu thời gian nào được "
-        "tin cậy xác nhận.",
+        "Thời gian chỉ do máy chủ liên thông ghi: không có bên làm chứng hay dấu thời gian nào được tin cậy "
+        "xác nhận.",
         "The times are the hub's word alone: no witness and no time-stamp that is trusted confirms them.",
     ),
     # -- this computer
@@ -365,7 +380,7 @@ KINDS: dict[str, tuple[str, str]] = {
     "handed_over": ("Đã giao cho hệ thống bên nhận", "Handed over to the recipient's system"),
     "acknowledged": ("Bên nhận xác nhận đã nhận", "Acknowledged by the recipient"),
     "refused": ("Bên nhận từ chối", "Refused by the recipient"),
-    "expired": ("Hết hạn mà bên nhận chưa lấy", "Expired before the recipient took it"),
+    "expired": ("Hết hạn mà bên nhận chưa xác nhận", "Expired before the recipient acknowledged it"),
     "recalled": ("Đã thu hồi trước khi giao", "Recalled before it was handed over"),
     "signatures_checked": ("Đã kiểm tra chữ ký trong tệp đính kèm", "Signatures in attachments checked"),
 }
@@ -399,7 +414,7 @@ STEPS: dict[str, tuple[str, str]] = {
     "recipients": ("Bên nhận", "Recipients"),
     "events": ("Sự kiện", "Events"),
     "log": ("Nhật ký minh bạch", "Transparency log"),
-    "witnesses": ("Người làm chứng", "Witnesses"),
+    "witnesses": ("Bên làm chứng", "Witnesses"),
     "time": ("Thời gian", "Time"),
 }
 

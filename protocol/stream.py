@@ -41,6 +41,7 @@ from msgspec import Meta
 
 from protocol.manifest import MAX_DOCUMENTS
 from protocol.problems import LienthongError
+from protocol.reasons import RefusalCode
 
 SUBPROTOCOL = "lienthong.stream.v1"
 MAX_FRAME_BYTES = 32 << 20
@@ -92,11 +93,12 @@ class Frame(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", g
     """Any frame."""
 
 
-class Refusal(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """An entry that the recipient does not take, and what its sender is told."""
+class Refusal(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """An entry that the recipient does not take, and what its sender is told: words, and a code for its system."""
 
     seq: Seq
     reason: Reason
+    code: RefusalCode = "other"
 
 
 class Hello(Frame, tag="hello", frozen=True):
@@ -126,12 +128,16 @@ class Submit(Frame, tag="submit", frozen=True):
 
 
 class Ack(Frame, tag="ack", frozen=True):
-    """Mail that the client is done with: up to a cursor, single entries, refusals. One may hold all three."""
+    """Mail that the client is done with: up to a cursor, single entries, refusals. One may hold all three.
+
+    Or `signed` alone: the same under the client's signature (`protocol.acknowledgement`).
+    """
 
     n: Number
     up_to: CursorText | None = None
     entries: Annotated[tuple[Seq, ...], Meta(max_length=MAX_ACKS)] = ()
     refuse: Annotated[tuple[Refusal, ...], Meta(max_length=MAX_ACKS)] = ()
+    signed: str = ""
 
 
 class Credit(Frame, tag="credit", frozen=True):
@@ -390,6 +396,8 @@ class Session:
         if isinstance(frame, Submit):
             self._submit(frame)
         elif isinstance(frame, Ack):
+            if frame.signed and (frame.up_to or frame.entries or frame.refuse):
+                raise StreamError("`ack` has either `signed` or what is not signed")
             self._number(frame.n)
             self._acks.append(frame.n)
         elif isinstance(frame, Credit):

@@ -69,6 +69,7 @@ class Code(StrEnum):
     TOO_LARGE = "58"
     NO_SUCH_CALL = "59"
     PACKAGE_SIGNATURE = "60"
+    PDF_SIGNATURE = "61"
 
     @property
     def meaning(self) -> str:
@@ -101,6 +102,7 @@ MEANINGS = {
     Code.TOO_LARGE: "The request is larger than the hub accepts",
     Code.NO_SUCH_CALL: "The interface has no such call, or not by this method",
     Code.PACKAGE_SIGNATURE: "The file lacks the package signature that this system's must have",
+    Code.PDF_SIGNATURE: "A PDF in the file is not signed as this system's must be",
 }
 
 
@@ -154,6 +156,7 @@ _PROBLEMS = {
     "bad-edxml": Code.BAD_EDXML,
     "bad-document": Code.BAD_EDXML,
     "package-signature": Code.PACKAGE_SIGNATURE,
+    "pdf-signature": Code.PDF_SIGNATURE,
     "too-many-recipients": Code.BAD_EDXML,
     "already-expired": Code.BAD_EDXML,
     "from-not-yours": Code.SENDER_UNKNOWN,

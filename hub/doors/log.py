@@ -6,6 +6,7 @@ must prove something in years to come may no longer have an account here.
 
 from __future__ import annotations
 
+import asyncio
 from typing import Annotated
 from uuid import UUID
 
@@ -14,13 +15,16 @@ from aiohttp import web
 from msgspec import Meta
 
 from hub.doors.http import SECURITY_HEADERS, json_response
-from hub.doors.models import LogKey, LogStatus
 from hub.doors.operations import Answer, Operation
+from hub.doors.status_models import LogKey, LogStatus
 from hub.evidence.log import Log
 from protocol.evidence import timestamp
 from protocol.log import LogError, read_tile_path
 from protocol.problems import Problem
 
+AT_ONCE = 4
+"""Requests that a process looks up at a time: whoever comes needs no credential, and shall not take the database's
+connections from those who have one."""
 _TEXT = "text/plain; charset=utf-8"
 _FOR_GOOD = {"X-Content-Type-Options": "nosniff", "Cache-Control": "public, max-age=31536000, immutable"}
 _BRIEFLY = {"X-Content-Type-Options": "nosniff", "Cache-Control": "public, max-age=1"}
@@ -32,6 +36,7 @@ class LogDoor:
     def __init__(self, log: Log, within_seconds: float) -> None:
         self._log = log
         self._within = within_seconds
+        self._turns = asyncio.Semaphore(AT_ONCE)
 
     def operations(self) -> list[Operation]:
         return [
@@ -83,8 +88,9 @@ class LogDoor:
         ]
 
     async def log_status(self, request: web.Request) -> web.Response:
-        keys = await self._log.identities()
-        size, at, waiting = await self._log.reach()
+        async with self._turns:
+            keys = await self._log.identities()
+            size, at, waiting = await self._log.reach()
         answer = LogStatus(
             keys[0].origin,
             str(keys[0].verifier),
@@ -97,7 +103,8 @@ class LogDoor:
         return json_response(msgspec.json.encode(answer))
 
     async def log_checkpoint(self, request: web.Request) -> web.Response:
-        note = await self._log.newest()
+        async with self._turns:
+            note = await self._log.newest()
         if note is None:
             raise Problem("not-found", "the log has no checkpoint yet; it will within seconds")
         return web.Response(body=note.encode(), headers=_BRIEFLY | {"Content-Type": _TEXT})
@@ -107,7 +114,8 @@ class LogDoor:
             tile = read_tile_path(request.match_info["path"])
         except LogError as error:
             raise Problem("not-found", str(error)) from None
-        data = await self._log.tile(tile)
+        async with self._turns:
+            data = await self._log.tile(tile)
         if data is None:
             raise Problem("not-found", "the log does not reach so far; see /log/checkpoint")
         # Never packed: hashes do not compress.
@@ -119,7 +127,8 @@ class LogDoor:
         except ValueError:
             raise Problem("bad-request", "the address is /log/proof/<batch, a UUID>/<leaf, a number>") from None
         try:
-            proof = await self._log.proof(batch, leaf)
+            async with self._turns:
+                proof = await self._log.proof(batch, leaf)
         except LogError as error:
             raise Problem("not-found", str(error)) from None
         if proof is None:

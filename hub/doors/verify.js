@@ -8,6 +8,7 @@ const TRUST_FORMAT = "lienthong-trust+1";
 const SEAL_TYPE = "lienthong-seal+1";
 const ACKNOWLEDGEMENT_TYPE = "lienthong-ack+1";
 const MANIFEST_TYPE = "lienthong-manifest+1";
+const RESERVED_TYPES = "lienthong-";
 const ALGORITHMS = ["ES256", "EdDSA", "RS256", "PS256"];
 const MAX_BYTES = 64 * 1024 * 1024;
 const SKEW = 5 * 60 * 1000;
@@ -435,6 +436,11 @@ async function sender(work, acceptance, content) {
       verdict.add("sender", "sender_wrong", "contradicted", { why });
       return;
     }
+    if (event.signer !== undefined && event.signer !== null) {
+      const why = "the event of acceptance names a signer, and the file says that the format has none";
+      verdict.add("sender", "sender_wrong", "contradicted", { why });
+      return;
+    }
     const named = { format: proof.message.format, endpoint: String(event.endpoint) };
     verdict.add("sender", "sender_no_signature", "not_proven", named);
     return;
@@ -448,8 +454,12 @@ async function sender(work, acceptance, content) {
     if (content === null) {
       verdict.add("sender", "sender_needs_document", "not_proven", {}, true);
     } else {
-      await checkSignature(proof, content);
+      const from = writtenBy(await checkSignature(proof, content), event);
       verdict.add("sender", "sender_signed", "proven", { kid: await thumbprint(key) });
+      if (from !== event.from) {
+        const others = { named: String(from), from: String(event.from) };
+        verdict.add("sender", "sender_other_name", "not_proven", others);
+      }
     }
   } catch (error) {
     verdict.add("sender", "sender_wrong", "contradicted", { why: reason(error) });
@@ -485,15 +495,32 @@ async function signer(work, named) {
   }
 }
 
+// Whom the sender itself named as sending what it signed, under the id of the acceptance.
+function writtenBy(payload, event) {
+  const document = json(text(payload, "the document"), "the document");
+  if (document === null || typeof document !== "object" || !("from" in document && "id" in document)) {
+    throw new Refused("what was signed is not a document");
+  }
+  if (![document.id, `${event.from}/${document.id}`].includes(event.id)) {
+    throw new Refused("the document that was signed has another id than the acceptance names");
+  }
+  return document.from;
+}
+
 async function checkSignature(proof, content) {
   const { signature, index, path, key } = proof.sender;
   let jws;
+  let payload = content;
   if (proof.message.format === "jws") {
     if (index || path.length) throw new Refused("a document that is signed alone has no place in a manifest");
     const raw = text(content, "the document");
     jws = parseJws(raw);
     const parts = raw.split(".");
     if (`${parts[0]}..${parts[2]}` !== signature) throw new Refused("the signature in the file is not the document's");
+    if (typeof jws.header.typ === "string" && jws.header.typ.startsWith(RESERVED_TYPES)) {
+      throw new Refused("what was signed is not a document: it is a JWS of another type");
+    }
+    payload = jws.payload;
   } else {
     jws = parseJws(signature);
     if (jws.header.typ !== MANIFEST_TYPE || signature.length > 8192) throw new Refused("it is not a manifest's signature");
@@ -509,6 +536,7 @@ async function checkSignature(proof, content) {
   if (!(await verifies(key, jws.alg, jws.signature, jws.signed))) {
     throw new Refused("the signature was not made with that key over this document");
   }
+  return payload;
 }
 
 // -- certificates: only the public key is taken out ----------------------------------------------
@@ -599,6 +627,7 @@ async function events(work) {
   const { proof, verdict, words } = work;
   const found = [];
   const ended = new Set();
+  let signed = 0;
   for (const [place, evidence] of proof.events.entries()) {
     const number = place + 2;
     let event;
@@ -620,14 +649,15 @@ async function events(work) {
     told(verdict, event, agencies, words);
     if ("beyond" in event.event) await beyond(work, event);
     if (ENDS.includes(event.event.event)) agencies.forEach((code) => ended.add(code));
-    if (event.event.event in words.DEEDS) {
-      await acknowledged(work, event, evidence);
+    if (Object.hasOwn(words.DEEDS, event.event.event)) {
+      if (await acknowledged(work, event, evidence)) signed += 1;
     } else if (evidence.acknowledgement !== null) {
       const why = "the file has an acknowledgement for an event that is none";
       verdict.add("events", "event_wrong", "contradicted", { number: String(number), why });
     }
     found.push(event);
   }
+  if (signed) verdict.add("events", "recipient_keys_by_hub", "not_proven", { count: String(signed) });
   const waiting = (proof.recipients || []).filter((code) => !ended.has(code));
   if (waiting.length) {
     verdict.add("events", "open", "not_proven", { count: String(waiting.length), recipients: named(waiting) });
@@ -670,6 +700,7 @@ async function beyond(work, event) {
   }
 }
 
+// Whether the recipient itself signed it.
 async function acknowledged(work, event, evidence) {
   const endpoint = String(event.event.endpoint);
   const what = work.words.DEEDS[event.event.event];
@@ -677,7 +708,7 @@ async function acknowledged(work, event, evidence) {
   if (given === null) {
     const code = "acknowledgement" in event.event ? "recipient_missing" : "recipient_unsigned";
     work.verdict.add("events", code, "not_proven", { endpoint, what });
-    return;
+    return false;
   }
   try {
     if (hex(await sha256(utf8(given.jws))) !== event.event.acknowledgement) {
@@ -692,8 +723,10 @@ async function acknowledged(work, event, evidence) {
     }
     const kid = await thumbprint(given.key);
     work.verdict.add("events", "recipient_signed", "proven", { endpoint, what, at: shown(at), kid });
+    return true;
   } catch (error) {
     work.verdict.add("events", "recipient_wrong", "contradicted", { endpoint, why: reason(error) });
+    return false;
   }
 }
 
@@ -805,17 +838,19 @@ async function checkLog(work, found, made) {
   const { proof, verdict, trust } = work;
   const opened = await checkpoint(work, found);
   const logged = found.filter((event) => event.logged !== null);
+  // A checkpoint says nothing of what is not in its log: it counts when the first event, on which all rest, is there.
+  const covered = found[0].logged !== null;
   let outside = [];
   if (opened !== null && (await included(logged, opened, found.length, verdict))) {
-    outside = witnesses(logged, opened.signed, work);
-    if (proof.timestamps.length) {
+    outside = witnesses(logged, opened.signed, covered ? work : { ...work, verdict: new Verdict(work.words) });
+    if (covered && proof.timestamps.length) {
       verdict.add("time", "time_stamp_unchecked_here", "not_proven", { count: String(proof.timestamps.length) });
     }
   }
-  if (opened === null && trust.quorum) {
+  if (trust.quorum && (opened === null || !covered)) {
     verdict.add("witnesses", "witnesses_missing", "not_proven", { quorum: String(trust.quorum), count: "0" }, true);
   }
-  if (!outside.length) verdict.add("time", "time_by_hub", "not_proven", {});
+  if (!outside.length || !covered) verdict.add("time", "time_by_hub", "not_proven", {});
   promises(work, found.filter((event) => event.logged === null), outside, made);
 }
 
@@ -911,7 +946,9 @@ function promises(work, unlogged, outside, made) {
   const { verdict, proof } = work;
   const waiting = unlogged.filter((event) => event.until !== null).sort((a, b) => a.until - b.until);
   const never = unlogged.length - waiting.length;
-  if (never) verdict.add("log", "log_never_promised", "not_proven", { count: String(never) });
+  if (never) {
+    verdict.add("log", "log_never_promised", "not_proven", { count: String(never) }, work.trust.quorum > 0);
+  }
   if (!waiting.length) return;
   const { until, number } = waiting[0];
   const last = waiting[waiting.length - 1].until;
@@ -961,7 +998,7 @@ async function readTrust(source) {
     logs.some((one) => one.kind !== 1) ||
     trusted.some((one) => one.kind !== 4) ||
     keys.length < trusted.length ||
-    logs.some((one) => keys.includes(one.key)) ||
+    [...logs.map((one) => one.key), ...hubKeys.values()].some((key) => keys.includes(key)) ||
     !Number.isSafeInteger(quorum) ||
     quorum < 0 ||
     quorum > trusted.length
@@ -1010,8 +1047,22 @@ class Verdict {
 
 function fill(sentences, values) {
   return sentences.map((sentence, place) =>
-    sentence.replace(/\{(\w+)\}/g, (_, name) => (Array.isArray(values[name]) ? values[name][place] : values[name])),
+    sentence.replace(/\{(\w+)\}/g, (_, name) =>
+      printable(String(Array.isArray(values[name]) ? values[name][place] : values[name])),
+    ),
   );
+}
+
+// What others chose (names, reasons) may not begin a line of its own or turn the direction of a sentence round.
+function printable(value) {
+  return value.replace(/[\p{C}\p{Zl}\p{Zp}]/gu, (character) => {
+    const short = { "\t": "\\t", "\n": "\\n", "\r": "\\r" }[character];
+    if (short !== undefined) return short;
+    const code = character.codePointAt(0);
+    if (code < 0x100) return "\\x" + code.toString(16).padStart(2, "0");
+    if (code < 0x10000) return "\\u" + code.toString(16).padStart(4, "0");
+    return "\\U" + code.toString(16).padStart(8, "0");
+  });
 }
 
 // Verifies. `bytes` is the file, `given` the document's bytes or null, `now` milliseconds since 1970.

@@ -6,6 +6,7 @@ and its policy lets nothing else in: no script but this one (by its digest), no 
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 from collections.abc import Awaitable, Callable
@@ -64,6 +65,7 @@ class ProofDoor:
         self._finder = finder
         self._proofs = proofs
         self._trusted = trusted
+        self._turn = asyncio.Lock()  # whoever asks for it needs no credential: one at a time
 
     def operations(self) -> list[Operation]:
         return [
@@ -121,7 +123,9 @@ class ProofDoor:
         return web.Response(body=body, content_type=MEDIA_TYPE, headers=headers)
 
     async def hub_trust(self, request: web.Request) -> web.Response:
-        return json_response(write_trust(await self._trusted()))
+        async with self._turn:
+            trust = await self._trusted()
+        return json_response(write_trust(trust))
 
     async def verify_page(self, request: web.Request) -> web.Response:
         body, policy = page()

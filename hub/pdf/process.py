@@ -148,6 +148,7 @@ _FORBIDDEN = (
     "os.",
 )
 _HARMLESS = frozenset({"os.listdir", "os.scandir"})
+_UP = f"{os.sep}{os.pardir}{os.sep}"
 _LIBRARIES = tuple(str(Path(place).resolve()) + os.sep for place in {sys.prefix, sys.base_prefix, sys.exec_prefix})
 
 
@@ -155,7 +156,8 @@ def _forbid(event: str, arguments: tuple[Any, ...]) -> None:
     """An audit hook (PEP 578): nothing is opened but modules that are needed late."""
     if event == "open":
         path, _, flags = arguments
-        if isinstance(path, str) and not flags & (os.O_WRONLY | os.O_RDWR) and path.startswith(_LIBRARIES):
+        reads = isinstance(path, str) and not flags & (os.O_WRONLY | os.O_RDWR)
+        if reads and path.startswith(_LIBRARIES) and _UP not in path:
             return
         raise PermissionError(f"a checking process opens no files: {path!r}")
     if event.startswith(_FORBIDDEN) and event not in _HARMLESS:

@@ -12,15 +12,20 @@ from types import TracebackType
 from typing import Any, Self
 from urllib.parse import quote
 
+import msgspec
 import orjson
 
 from protocol.client.model import ClientError, Entry, Sent, read_entry, read_outcome, read_sent
+from protocol.client.signing import Ledger
 from protocol.client.stream import Stream
 from protocol.client.transport import Transport, raise_for_problem
+from protocol.client.work import START, checked, read_cursor, seq_of
 from protocol.manifest import MANIFEST_MEDIA_TYPE, MAX_DOCUMENTS, Manifest, seal_documents
 from protocol.message import Attachment, Document, seal
 from protocol.problems import Problem
+from protocol.reasons import RefusalCode
 from protocol.signature import JOSE_MEDIA_TYPE, PrivateKey, Signer
+from protocol.stream import MAX_ACKS, CursorText, Refusal
 
 __all__ = ["ClientError", "Entry", "HubClient", "Sent", "describe_file"]
 
@@ -56,7 +61,8 @@ class HubClient:
 
     `url`: the hub's address. `token`: what the hub gave this endpoint; or `tls` with a client
     certificate. `key`: signs documents (a private key, or a `Signer` with another `kid`); not needed to
-    receive. `retry_seconds`: how long to go on when the hub cannot be reached.
+    receive. `retry_seconds`: how long to go on when the hub cannot be reached. `sign_acknowledgements`: what this
+    client acknowledges or refuses is signed with `key`, and proves for itself what was received.
     """
 
     def __init__(
@@ -68,9 +74,11 @@ class HubClient:
         tls: ssl.SSLContext | None = None,
         retry_seconds: float = 60.0,
         timeout: float = 60.0,
+        sign_acknowledgements: bool = False,
     ) -> None:
         self._transport = Transport(url, token, tls, retry_seconds, timeout)
         self._signer = key if isinstance(key, Signer) or key is None else Signer(key)
+        self._ledger = Ledger(self._require_signer()) if sign_acknowledgements else None
 
     async def __aenter__(self) -> Self:
         await self._transport.__aenter__()
@@ -151,7 +159,7 @@ class HubClient:
         `after`: the cursor from which on it gives mail. `messages` and `size` (bytes) bound the mail that
         is under way to the application.
         """
-        return Stream(self._transport, self.sign, self.sign_together, after, messages, size)
+        return Stream(self._transport, self.sign, self.sign_together, after, messages, size, self._ledger)
 
     # -- receiving ------------------------------------------------------------------------------
 
@@ -162,7 +170,11 @@ class HubClient:
             "GET", "/v1/mailbox", params=params, read_timeout=wait + POLL_MARGIN
         )
         page = orjson.loads(body)
-        return [read_entry(members) for members in page["entries"]], page["cursor"]
+        entries = [read_entry(members) for members in page["entries"]]
+        if self._ledger is not None:
+            for entry in entries:
+                self._ledger.given(entry)
+        return entries, page["cursor"]
 
     async def mail(self, wait: float = 30.0, limit: int = 100) -> AsyncIterator[Entry]:
         """Entries as they come, for as long as the caller goes on; each is given once.
@@ -178,6 +190,11 @@ class HubClient:
 
     async def acknowledge(self, *entries: Entry | int, up_to: str | None = None) -> int:
         """Acknowledge entries, or everything up to a cursor. Returns how many were new to the hub."""
+        if self._ledger is not None:
+            cursor = read_cursor(checked(up_to, CursorText)) if up_to is not None else START
+            seqs = self._ledger.named(entries, cursor)
+            parts = [seqs[start : start + MAX_ACKS] for start in range(0, len(seqs), MAX_ACKS)]
+            return sum([int((await self._ack_signed(self._ledger, part))["acknowledged"]) for part in parts])
         asked: dict[str, Any] = {}
         if up_to is not None:
             asked["up_to"] = up_to
@@ -185,14 +202,33 @@ class HubClient:
             asked["entries"] = [entry.seq if isinstance(entry, Entry) else entry for entry in entries]
         return int((await self._ack(asked))["acknowledged"])
 
-    async def refuse(self, entry: Entry | int, reason: str) -> int:
-        """Refuse an entry; its sender is told `reason`. Returns 1, or 0 when it had ended before."""
-        seq = entry.seq if isinstance(entry, Entry) else entry
-        return int((await self._ack({"refuse": [{"seq": seq, "reason": reason}]}))["refused"])
+    async def refuse(self, entry: Entry | int, reason: str, code: RefusalCode = "other") -> int:
+        """Refuse an entry; its sender is told `reason`, and its system `code` (of `protocol.reasons`).
+
+        Returns 1, or 0 when it had ended before.
+        """
+        seq = seq_of(entry)
+        refusal = checked({"seq": seq, "reason": reason, "code": code}, Refusal)
+        if self._ledger is not None:
+            self._ledger.named([entry], START)
+            return int((await self._ack_signed(self._ledger, (), (refusal,)))["refused"])
+        return int((await self._ack({"refuse": [msgspec.to_builtins(refusal)]}))["refused"])
+
+    async def _ack_signed(
+        self, ledger: Ledger, seqs: Sequence[int], refusals: tuple[Refusal, ...] = ()
+    ) -> dict[str, Any]:
+        signed = ledger.sign(seqs, refusals).encode()
+        if not signed:
+            return {"acknowledged": 0, "refused": 0}
+        answer = await self._post_ack(signed, JOSE_MEDIA_TYPE)
+        ledger.done([*seqs, *(refusal.seq for refusal in refusals)])
+        return answer
 
     async def _ack(self, asked: dict[str, Any]) -> dict[str, Any]:
-        body = orjson.dumps(asked)
-        headers = {"Content-Type": "application/json"}
+        return await self._post_ack(orjson.dumps(asked), "application/json")
+
+    async def _post_ack(self, body: bytes, media_type: str) -> dict[str, Any]:
+        headers = {"Content-Type": media_type}
         _, answer = await self._transport.request("POST", "/v1/mailbox/ack", data=lambda: body, headers=headers)
         members: dict[str, Any] = orjson.loads(answer)
         return members
@@ -251,6 +287,10 @@ class HubClient:
         _, body = await self._transport.request("GET", f"/v1/messages/{quote(message, safe='')}/{what}")
         members: dict[str, Any] = orjson.loads(body)
         return members
+
+    async def proof(self, message: str) -> bytes:
+        """All that proves what became of a message, as a file (`protocol.proof`)."""
+        return (await self._transport.request("GET", f"/v1/messages/{quote(message, safe='')}/proof"))[1]
 
     async def hub_keys(self) -> list[dict[str, str]]:
         """The hub's public keys as JWKs, for `protocol.evidence.verify_receipt`."""

@@ -48,6 +48,10 @@ class Entry:
     accepted_at: str
     body: bytes | None = None
     receipt: Receipt | None = None
+    duplicate_of: tuple[str, ...] = ()
+    """Documents that came before with the same id, or number and symbol, of the same agency."""
+    hops: tuple[str, ...] = ()
+    """For a hub that is linked: through which hubs it came."""
     _document: Document | None = field(default=None, repr=False)
 
     @property
@@ -96,4 +100,6 @@ def read_entry(members: dict[str, Any]) -> Entry:
         members["accepted_at"],
         body.encode() if body is not None else None,
         msgspec.convert(receipt, Receipt) if receipt is not None else None,
+        tuple(members.get("duplicate_of", ())),
+        tuple(members.get("hops", ())),
     )

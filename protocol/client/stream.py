@@ -25,9 +25,11 @@ import aiohttp
 from protocol.client import transport
 from protocol.client.connection import Connection
 from protocol.client.model import ClientError, Entry, Sent, read_entry, read_outcome
+from protocol.client.signing import Ledger
 from protocol.client.transport import Transport
 from protocol.client.work import (
     LANES,
+    START,
     Acking,
     Submission,
     Tally,
@@ -41,6 +43,7 @@ from protocol.client.work import (
 from protocol.manifest import Manifest
 from protocol.message import Document
 from protocol.problems import Problem
+from protocol.reasons import RefusalCode
 from protocol.stream import (
     MAX_ACKS,
     Ack,
@@ -78,11 +81,14 @@ class Stream:
         after: str,
         messages: int,
         size: int,
+        ledger: Ledger | None = None,
     ) -> None:
+        """`ledger`: acknowledgements are signed."""
         if messages < 1 or size < 1:
             raise ClientError("a stream needs room for at least one message and one byte of mail")
         self.queue: deque[Submission] = deque()
         self.acks: deque[Acking] = deque()
+        self._ledger = ledger
         self._transport = connections
         self._sign = sign
         self._sign_together = sign_together
@@ -210,6 +216,8 @@ class Stream:
                 lane = LANES[entry.lane]
                 self._given[lane] = entry.seq
                 self._tally.handed(lane, entry.seq)
+                if self._ledger is not None:
+                    self._ledger.given(entry)
                 yield entry
             if self._over is not None:
                 raise told(self._over)
@@ -219,7 +227,9 @@ class Stream:
     async def acknowledge(self, *entries: Entry | int, up_to: str | None = None) -> None:
         """Acknowledge entries, or everything up to a cursor; returns when that is on disk. Raises `Problem`."""
         seqs = checked(tuple(map(seq_of, entries)), tuple[Seq, ...])
-        cursor = read_cursor(checked(up_to, CursorText)) if up_to is not None else (0, 0, 0)
+        cursor = read_cursor(checked(up_to, CursorText)) if up_to is not None else START
+        if self._ledger is not None:  # a signature names each entry
+            seqs, cursor = tuple(self._ledger.named(entries, cursor)), START
         works = []
         for start in range(0, max(len(seqs), 1), MAX_ACKS):
             part = seqs[start : start + MAX_ACKS]
@@ -229,9 +239,14 @@ class Stream:
         self._tally.done_up_to(cursor)
         await self._put_acks(works)
 
-    async def refuse(self, entry: Entry | int, reason: str) -> None:
-        """Refuse an entry; its sender is told `reason`. Raises `Problem`."""
-        refusal = checked({"seq": seq_of(entry), "reason": reason}, Refusal)
+    async def refuse(self, entry: Entry | int, reason: str, code: RefusalCode = "other") -> None:
+        """Refuse an entry; its sender is told `reason`, and its system `code` (of `protocol.reasons`).
+
+        Raises `Problem`.
+        """
+        refusal = checked({"seq": seq_of(entry), "reason": reason, "code": code}, Refusal)
+        if self._ledger is not None:
+            self._ledger.named([entry], START)
         await self._put_acks([Acking(*self._waiter(), refuse=(refusal,))])
         self._tally.done(refusal.seq)
 
@@ -260,6 +275,8 @@ class Stream:
             work.fail(problem)
 
     def acked(self, work: Acking) -> None:
+        if self._ledger is not None:
+            self._ledger.done([*(seq for _, seq in work.entries), *(refusal.seq for refusal in work.refuse)])
         if not work.done.done():
             work.done.set_result([])
 
@@ -317,7 +334,10 @@ class Stream:
         return Credit(max(messages, 0), max(size, 0))
 
     def ack_frame(self, n: int, works: list[Acking]) -> Ack:
-        return self._tally.frame(n, works)
+        if self._ledger is None:
+            return self._tally.frame(n, works)
+        seqs = [seq for work in works for _, seq in work.entries]
+        return Ack(n, signed=self._ledger.sign(seqs, [refusal for work in works for refusal in work.refuse]))
 
     def give_back(self, sent: list[Submission], acks: list[Acking]) -> None:
         """A connection has ended before it answered these."""

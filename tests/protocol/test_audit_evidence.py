@@ -138,7 +138,10 @@ def test_a_changed_byte_is_noticed_or_changes_nothing(evidence: bytes, data: st.
     assert found == honest
 
 
-@given(st.binary(max_size=200) | st.recursive(st.none() | st.text() | st.integers(), st.lists).map(lambda value: json.dumps(value).encode()))
+@given(
+    st.binary(max_size=200)
+    | st.recursive(st.none() | st.text() | st.integers(), st.lists).map(lambda value: json.dumps(value).encode())
+)
 def test_garbage_is_no_evidence(garbage: bytes) -> None:
     with pytest.raises(LienthongError):
         check_evidence(garbage)

@@ -79,7 +79,7 @@ def test_nobody_is_trusted() -> None:
 
 def test_the_wrong_anchor() -> None:
     assert refused(LEAF, BETWEEN, ROOT, anchors=(OTHER,)) == (
-        f"it leads to {subject(ROOT.certificate)}, whom this hub does not trust"
+        f"it leads to {subject(ROOT.certificate)}, who is not trusted here"
     )
 
 

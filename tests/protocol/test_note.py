@@ -108,6 +108,20 @@ def test_what_is_no_verifier_key_is_refused(vkey: str) -> None:
         read_verifier(vkey)
 
 
+def test_a_line_that_is_repeated_is_checked_once(key: Ed25519PrivateKey) -> None:
+    class Counting(Verifier):
+        checks = 0
+
+        def check(self, text: str, signature: bytes) -> datetime | None:
+            Counting.checks += 1
+            return super().check(text, signature)
+
+    text = "trục.yenbai.gov.vn/log\n1\nAA==\n"
+    line = signature_line("trục.yenbai.gov.vn/log", key, text)
+    found = verify_note(read_note(text + "\n" + line * 64), [Counting("trục.yenbai.gov.vn/log", key.public_key())])
+    assert (len(found), Counting.checks) == (1, 1)
+
+
 def test_an_altered_verifier_key_is_told(key: Ed25519PrivateKey) -> None:
     _, id_, data = str(Verifier("a", key.public_key())).split("+", 2)
     with pytest.raises(NoteError, match="altered"):

@@ -42,6 +42,7 @@ def test_native(format_: str, alg: str) -> None:
         "recipient_signed",
         "event",
         "recipient_signed",
+        "recipient_keys_by_hub",
         "log_recorded",
         "witnesses_met",
     ]
@@ -71,7 +72,7 @@ def test_what_people_read() -> None:
         f"Bên nhận xác nhận đã nhận: hệ thống {VAN_YEN} ({VAN_YEN}), lúc 23/11/2026 15:01:00 (UTC+7).",
         "đã ký rằng mình đã nhận văn bản này",
         f"Tệp chưa cho thấy kết quả đối với 1 cơ quan nhận: {LUC_YEN}.",
-        "1 bên làm chứng độc lập đã ký cùng điểm kiểm tra: thanh-tra.gov.vn; sớm nhất lúc 23/11/2026 15:02:00",
+        "1 bên làm chứng được tin cậy đã ký điểm kiểm tra này: thanh-tra.gov.vn; sớm nhất lúc 23/11/2026 15:02:00",
         "Không chứng minh rằng có người đã đọc hay hiểu văn bản",
         "[CHƯA chứng minh] Chứng thư số: Khóa này thuộc về cơ quan 000.00.00.H63 là do máy chủ liên thông đăng ký",
     ):
@@ -82,7 +83,7 @@ def test_what_people_read() -> None:
         "Acknowledged by the recipient",
         "itself signed that it received this message",
         f"The file shows no end yet for 1 of the recipients: {LUC_YEN}.",
-        "The hub cannot show somebody else another log without being caught.",
+        "Unless they help in it, the hub cannot have their signatures for another log.",
         "It does not prove that anybody read or understood the document",
         "keys taken from the hub itself prove nothing against its operator",
     ):
@@ -105,7 +106,7 @@ def test_many_recipients() -> None:
     assert verdict.verified
     assert codes(verdict).count("event") == 290 and codes(verdict).count("recipient_signed") == 3
     (listed,) = [one for one in verdict.findings if one.code == "recipients_listed"]
-    assert "list of 300 recipients" in listed.en and "(+288)" in listed.en
+    assert "list of recipients (300)" in listed.en and "(+288)" in listed.en
     (waiting,) = [one for one in verdict.findings if one.code == "open"]
     assert "no end yet for 10 of the recipients" in waiting.en
 

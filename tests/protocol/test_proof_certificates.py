@@ -162,6 +162,14 @@ def test_a_pinned_certificate() -> None:
     assert verdict.verified and "not on an authority's word" in texts(verdict, "certificate_pinned")[0]
 
 
+@pytest.mark.parametrize(("begins", "ends"), [(NOW - 30 * DAY, NOW - HOUR), (NOW + HOUR, NOW + 30 * DAY)])
+def test_a_certificate_that_was_not_valid_is_none_that_was_pinned(begins: Any, ends: Any) -> None:
+    """A hub that lies shows the certificate without those above, as if it had been registered alone."""
+    sender = MIDDLE.issue(NAME, begins=begins, ends=ends)
+    scene = scene_of(sender, [], (sender,))
+    fails(scene.verify(**anchors(scene)), "certificate", "certificate_wrong", "was of no use when")
+
+
 def test_a_certificate_that_cannot_be_read() -> None:
     scene = scene_of()
     cut = Holder(scene.chain[0].key, scene.chain[0].certificate)

@@ -172,7 +172,7 @@ def test_quorum() -> None:
         "witnesses",
         "witnesses_missing",
         "2 are asked for, 1 that are trusted signed",
-        "Thiếu người làm chứng",
+        "Thiếu bên làm chứng",
     )
     stranger = Witness("la.gov.vn")
     scene.witnesses = [stranger]
@@ -280,7 +280,7 @@ def test_promised() -> None:
     verdict = scene.verify(now=NOW + MINUTE)
     assert verdict.verified
     english, vietnamese = texts(verdict, "log_promised")
-    assert "3 events are not in the transparency log yet" in english and "lienthong proof 01938f2a" in english
+    assert "not shown to be in the transparency log yet: 3." in english and "lienthong proof 01938f2a" in english
     assert "chậm nhất lúc 23/11/2026 15:03:00" in vietnamese
 
 
@@ -289,7 +289,7 @@ def test_partly_recorded() -> None:
     verdict = scene.verify(now=NOW + MINUTE)
     assert verdict.verified
     assert "1 of 3 events are in the transparency log" in texts(verdict, "log_partly")[0]
-    assert "2 events are not in the transparency log yet" in texts(verdict, "log_promised")[0]
+    assert "not shown to be in the transparency log yet: 2." in texts(verdict, "log_promised")[0]
 
 
 def test_an_old_file() -> None:
@@ -304,7 +304,7 @@ def test_a_broken_promise() -> None:
     """The hub itself signed, after the time, a file in which the event is not in the log."""
     scene = Scene(logged=1, made=NOW + 10 * MINUTE)
     verdict = scene.verify(now=NOW + HOUR)
-    fails(verdict, "log", "log_promise_broken", "A PROMISE WAS BROKEN", "LỜI HỨA BỊ PHÁ VỠ")
+    fails(verdict, "log", "log_promise_broken", "A PROMISE WAS BROKEN", "VI PHẠM CAM KẾT")
     assert verdict.failed is not None
     assert "event 2 would be in the log by 23/11/2026 15:03:00" in verdict.failed.en
     assert "evidence against the hub" in verdict.failed.en and "Outsiders" not in verdict.failed.en
@@ -338,6 +338,27 @@ def test_nothing_was_promised() -> None:
     scene = Scene(logged=False, promise=None)
     verdict = scene.verify()
     assert verdict.verified and "nothing was promised" in texts(verdict, "log_never_promised")[0]
+
+
+def test_witnesses_of_a_log_in_which_it_is_not() -> None:
+    """A hub that lies seals an event for one reader alone, and puts the log's true checkpoint beside it."""
+    scene = Scene(witnesses=[Witness("a")], promise=None, stamped_by=Root("CA"))
+    proof, trust = scene.proof(), scene.trust(1)
+    nowhere = tuple(replace(event, logged=None) for event in proof.events)
+    bare = scene.change(proof, accepted=replace(proof.accepted, logged=None), events=nowhere)
+    verdict = scene.verify(bare, trust=trust)
+    fails(verdict, "witnesses", "witnesses_missing", "1 are asked for, 0 that are trusted")
+    assert not {"witnesses_met", "time_stamped"} & {one.code for one in verdict.findings}
+    assert "the hub's word alone" in texts(verdict, "time_by_hub")[0]
+    unasked = scene.verify(bare)
+    assert unasked.verified and not [one for one in unasked.findings if one.step == "witnesses"]
+    # The acceptance alone is in the log, the acknowledgement is invented.
+    invented = scene.change(proof, events=(nowhere[0],))
+    fails(scene.verify(invented, trust=trust), "log", "log_never_promised", "nothing was promised")
+    assert scene.verify(invented).verified
+    # An end is there, and the acceptance is not.
+    turned = scene.change(proof, accepted=replace(proof.accepted, logged=None))
+    fails(scene.verify(turned, trust=trust), "witnesses", "witnesses_missing")
 
 
 # -- a receipt alone --------------------------------------------------------------------------------

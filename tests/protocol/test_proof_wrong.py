@@ -16,10 +16,11 @@ from msgspec.structs import replace
 
 from protocol.evidence import SEAL_TYPE
 from protocol.proof import Evidence, Proof, sign_proof, write_proof
+from protocol.proof_trust import TrustError
 from protocol.proof_verdict import Verdict
 from protocol.signature import Signer, generate
-from tests.support.parties import VAN_YEN
-from tests.support.proofs import MESSAGE, Scene
+from tests.support.parties import PROVINCE, VAN_YEN
+from tests.support.proofs import MESSAGE, Scene, Witness
 
 
 def fails(verdict: Verdict, step: str, code: str, english: str = "", vietnamese: str = "") -> None:
@@ -315,6 +316,15 @@ def test_edxml_with_a_signature() -> None:
     fails(scene.verify(proof), "sender", "sender_wrong", "a format that has none")
 
 
+def test_a_signed_document_that_is_called_unsigned() -> None:
+    """The hub leaves a signature that it could not show out, and calls the document one of the axis's."""
+    scene = Scene()
+    proof = scene.proof()
+    called = replace(proof.message, format="edxml")
+    bare = scene.change(proof, message=called, sender=replace(proof.sender, signature="", key=""))
+    fails(scene.verify(bare), "sender", "sender_wrong", "names a signer, and the file says")
+
+
 def test_an_acceptance_without_a_signer() -> None:
     """Of before the hub noted who signed: the sender's signature is then not proven, whatever key is offered."""
     scene = Scene(members={"signer": None})
@@ -378,6 +388,57 @@ def test_an_event_of_a_kind_that_is_not_known() -> None:
     (receipt,) = scene.seal([event], scene.at)
     verdict = scene.verify(scene.change(events=(Evidence(receipt, None, None),)))
     assert verdict.verified and any("stored_for_good" in one.en for one in verdict.findings)
+
+
+def test_a_signature_over_something_else_is_none_of_a_document() -> None:
+    """The hub shows what somebody signed as an acknowledgement, or under another id, as a document of theirs."""
+    scene = Scene()
+    scene.sender = scene.sender.typed("lienthong-ack+1")
+    scene.document, scene.content = scene._written()
+    fails(scene.verify(), "sender", "sender_wrong", "a JWS of another type")
+    for members, english in (
+        ({"id": "216/BC-UBND"}, "has another id"),
+        ({"id": f"{VAN_YEN}/215/BC-UBND"}, "has another id"),
+    ):
+        fails(Scene(members=members).verify(), "sender", "sender_wrong", english)
+        fails(Scene(format="manifest", members=members).verify(), "sender", "sender_wrong", english)
+    assert Scene(members={"id": f"{PROVINCE}/215/BC-UBND"}).verify().verified  # as beyond a link
+    scene = Scene()
+    scene.document = scene.content = scene.sender.sign(b"[1]")
+    fails(scene.verify(), "sender", "sender_wrong", "what was signed is not a document")
+
+
+def test_another_sender_than_the_document_names() -> None:
+    verdict = Scene(members={"from": VAN_YEN}).verify()
+    (found,) = [one for one in verdict.findings if one.code == "sender_other_name"]
+    assert found.status == "not_proven" and f"calls itself {PROVINCE}; the hub noted {VAN_YEN}" in found.en
+
+
+def test_whose_the_recipients_keys_are_is_the_hubs_word() -> None:
+    """A hub that lies can make a key and sign as anybody."""
+    (found,) = [one for one in Scene(signed=2).verify().findings if one.code == "recipient_keys_by_hub"]
+    assert found.status == "not_proven" and "these 2 signed acknowledgements" in found.en
+    assert "do máy chủ liên thông đăng ký" in found.vi
+    assert "recipient_keys_by_hub" not in {one.code for one in Scene(signed=0).verify().findings}
+
+
+def test_what_others_chose_is_no_line_of_its_own() -> None:
+    scene = Scene(recipients=(VAN_YEN,), ended=1, signed=0, refused=True)
+    event, _ = scene.ends()[0]
+    reason = "x\n  [proven] Witnesses: all of them\u202e\u2028\x1b[2J"
+    (receipt,) = scene.seal([event | {"reason": reason}], scene.at)
+    verdict = scene.verify(scene.change(events=(Evidence(receipt, None, None),)))
+    for language in ("vi", "en"):
+        written = "\n".join(verdict.lines(language))
+        assert "x\\n  [proven] Witnesses: all of them\\u202e\\u2028\\x1b[2J" in written
+        assert not set("\u202e\u2028\x1b") & set(written)
+
+
+def test_a_witness_with_a_key_of_the_hub() -> None:
+    scene = Scene()
+    hub = Witness("thanh-tra.gov.vn", scene.key)  # type: ignore[arg-type]
+    with pytest.raises(TrustError, match="a key of the hub or its log"):
+        scene.trust(1, witnesses=(hub.verifier,), logs=())
 
 
 def test_a_trusted_key_of_another_hub_is_no_key_of_this_one() -> None:

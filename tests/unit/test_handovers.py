@@ -8,6 +8,7 @@ from itertools import pairwise
 import orjson
 from hypothesis import given
 from hypothesis import strategies as st
+from prometheus_client import REGISTRY
 
 from hub.relay.ending import HandedRuns
 from hub.relay.handovers import TOGETHER, HandOvers
@@ -53,6 +54,20 @@ def test_what_nobody_acknowledged_is_found_by_its_age() -> None:
     assert given_.take_old(later(30), 2) == {(8, 0): {4: later(20)}}
     assert given_.take_old(later(51), 2) == {(7, 2): {9: later(50)}}
     assert len(given_) == 0
+
+
+def test_what_is_too_much_is_counted() -> None:
+    def forgotten() -> float:
+        return REGISTRY.get_sample_value("lienthong_handovers_forgotten_total") or 0.0
+
+    before = forgotten()
+    given_ = HandOvers(limit=3)
+    given_.note(7, 2, [3, 5], NOW)
+    given_.note(8, 2, [3, 5], NOW)
+    assert (len(given_), forgotten() - before) == (2, 2)
+    assert given_.take(8, 2, [3]) is None
+    given_.note(8, 2, [3], NOW)
+    assert (len(given_), forgotten() - before) == (3, 2)
 
 
 def test_what_was_sealed_is_not_noted_again() -> None:

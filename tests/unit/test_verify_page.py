@@ -100,6 +100,36 @@ def cases() -> list[dict[str, Any]]:
     late = Scene(logged=1, witnesses=two, witnessed_at=NOW + 9 * MINUTE)
     found.append(case("a broken promise that others saw", late, quorum=2))
     found.append(case("nothing promised", Scene(logged=False, promise=None)))
+    nowhere = Scene(witnesses=two, promise=None)
+    whole = nowhere.proof()
+    ends = tuple(msgspec.structs.replace(one, logged=None) for one in whole.events)
+    start = msgspec.structs.replace(whole.accepted, logged=None)
+    for name, members in {
+        "witnesses of a log in which it is not": {"accepted": start, "events": ends},
+        "an end that is not in the log": {"events": ends},
+        "an acceptance that is not in the log": {"accepted": start},
+    }.items():
+        for quorum in (0, 2):
+            found.append(
+                case(f"{name}, quorum {quorum}", nowhere, nowhere.change(whole, **members), quorum=quorum)
+            )
+    called = Scene()
+    plain = called.proof()
+    unsigned_ = msgspec.structs.replace(plain.sender, signature="", key="")
+    for format_ in ("edxml", "receipt"):
+        message = msgspec.structs.replace(plain.message, format=format_)
+        found.append(case(f"called {format_}", called, called.change(plain, message=message, sender=unsigned_)))
+    found.append(case("another id", Scene(members={"id": "x"})))
+    found.append(case("another sender", Scene(members={"from": VAN_YEN})))
+    found.append(case("another id in a manifest", Scene(format="manifest", members={"id": "x"})))
+    odd = Scene()
+    odd.sender = odd.sender.typed("lienthong-ack+1")
+    odd.document, odd.content = odd._written()
+    found.append(case("a signature of another type", odd))
+    for payload in (b"[1]", b"1", b'{"id":"x"}'):
+        none = Scene()
+        none.document = none.content = none.sender.sign(payload)
+        found.append(case(f"{payload.decode()} for a document", none))
     found.append(case("a time-stamp", Scene(stamped_by=Root("CA dấu thời gian"))))
     for kind in ("p256", "ed25519", "rsa"):
         sender = MIDDLE.issue("Văn phòng UBND tỉnh Yên Bái", make_key(kind))
@@ -142,6 +172,9 @@ def told_events(scene: Scene) -> dict[str, dict[str, Any]]:
             "relayed and the receipt altered": msgspec.structs.replace(ours, event=ours.event + " "),
         }.items()
     }
+    reason = "x\n [proven]\t\r\u202e\u2028\x1b\x7f\U000e0001"
+    found["a reason that is not what it seems"] = event | {"event": "refused", "reason": reason}
+    found |= {f"an event called {kind}": event | {"event": kind} for kind in ("constructor", "toString")}
     found |= {f"relayed with {beyond}": event | {"beyond": beyond} for beyond in (None, {}, "x", 1)}
     for verdict in (*PDF, "something new"):
         attachment = {"name": "báo cáo.pdf", "sha256": "ab" * 32, "size": 1}
@@ -203,6 +236,7 @@ def trusts() -> list[str]:
         {"witnesses": good["logs"]},
         {"witnesses": good["witnesses"] * 2},
         {"witnesses": [str(Witness("b", scene.key).verifier)]},  # type: ignore[arg-type]
+        {"witnesses": [str(Witness("b", scene.key).verifier)], "logs": []},  # type: ignore[arg-type]
         {"logs": [good["logs"][0].replace("+", "x+", 1)]},
         {"logs": ["x"]},
         {"more": 1},
