@@ -7,6 +7,7 @@ import os
 import re
 import socket
 import ssl
+from collections.abc import Awaitable, Callable
 
 import msgspec
 import orjson
@@ -15,39 +16,62 @@ from aiohttp import web
 
 from hub import tasks
 from hub.catalogue import Catalogue
-from hub.chores import Chores
+from hub.chores import Chore, Chores
 from hub.config import Config
 from hub.couriers.axis import AxisMail
 from hub.couriers.axis_given import AxisGiver
 from hub.couriers.axis_sent import AxisSent
+from hub.couriers.beside import Besides
 from hub.couriers.link import Links, Parts
+from hub.couriers.link_told import Teller
 from hub.couriers.mailbox import Mailboxes
 from hub.couriers.native_given import NativeGiver
 from hub.directory.follow import Directory
 from hub.directory.registrar import Registrar
+from hub.directory.trust_standing import TrustPolicy
 from hub.directory.vault import Vault
 from hub.doors.accounts import AccountDoor
 from hub.doors.find import Finder
 from hub.doors.guard import GuardedHandler
 from hub.doors.health import HealthDoor
 from hub.doors.http import Gate, answer_problems, json_response
+from hub.doors.link import LinkDoor
+from hub.doors.log import LogDoor
+from hub.doors.log_events import LogEventsDoor
 from hub.doors.native import NativeDoor
 from hub.doors.openapi import describe
 from hub.doors.operations import Operation
 from hub.doors.stream import StreamDoor
+from hub.doors.verify import ProofDoor
 from hub.doors.vxp import AxisDoor
 from hub.doors.vxp_agencies import AgencyLists
 from hub.doors.vxp_auth import Authenticator
 from hub.evidence.describe import Describer
+from hub.evidence.entries import StoredEvents
 from hub.evidence.history import History
-from hub.evidence.keys import load_hub_key, public_keys, record_hub_key
+from hub.evidence.integrate import Integrator, identify
+from hub.evidence.keys import load_key, load_log_key, public_keys, record_hub_key
+from hub.evidence.log import Log
+from hub.evidence.proof import Proofs, trusted
+from hub.evidence.record import Recorder
+from hub.evidence.revocation import TURN_SECONDS as REVOCATION_SECONDS
+from hub.evidence.revocation import Revocations
+from hub.evidence.revocation_watch import WATCH_SECONDS, Watch
+from hub.evidence.sealing import elsewhere
 from hub.evidence.states import States
 from hub.evidence.thread import Threads
+from hub.evidence.timestamps import make_stamper
+from hub.evidence.witnessing import Witnessing
 from hub.listener import Acceptor, Counts
 from hub.observe.report import Reporter
+from hub.pdf.checks import Checks
+from hub.pdf.policy import PdfSignatures
+from hub.pdf.pool import Bounds, Pool
+from hub.pdf.queue import PdfQueue
 from hub.relay.acknowledge import Acknowledger
 from hub.relay.admission import REASONS, Admission
 from hub.relay.batcher import longest_wait
+from hub.relay.beyond import Hops
 from hub.relay.commit import Committer
 from hub.relay.handed import Handed
 from hub.relay.intake import Intake
@@ -57,6 +81,8 @@ from hub.relay.package_signatures import PackageSignatures
 from hub.relay.rates import Rates
 from hub.relay.recall import Recalls
 from hub.relay.references import References
+from hub.relay.repeats import Repeats
+from hub.relay.signed import SignedAcknowledgements
 from hub.relay.verify import Verifier
 from hub.relay.wake import Wake
 from hub.retention import Retention
@@ -64,7 +90,7 @@ from hub.store.attachments import Attachments
 from hub.store.blobs import Blobs
 from hub.store.pool import create_pool
 from hub.store.routes import Routes
-from protocol.evidence import SEAL_TYPE, Sealer
+from protocol.evidence import SEAL_TYPE, Promise, Sealer
 from protocol.problems import Problem
 from protocol.signature import Signer
 
@@ -86,12 +112,20 @@ class Hub:
     async def start(self) -> None:
         """Connect, load the directory, start the relay. Nothing is served yet."""
         config, url = self.config, self._url
-        signer = Signer(load_hub_key(config.hub_key_file), typ=SEAL_TYPE)
-        sealer = Sealer(config.hub_name, signer)
+        signer = self._signer = Signer(load_key(config), typ=SEAL_TYPE)
         self.pool = await create_pool(url, 6, "pool")
         self.readers = await create_pool(url, 4, "readers", hot=True)
+        log_key = load_log_key(config, signer.key)
+        identity = await identify(self.pool, config.log_origin, log_key.public_key())
+        self.integrator = Integrator(self.pool, identity, log_key)
+        self.stamper = make_stamper(config, self.pool)
+        sealer = Sealer(config.hub_name, signer, Promise(identity.origin, config.log_within_seconds))
+        self.recorder = Recorder(url, sealer)
+        self._sealer = sealer
         await record_hub_key(self.pool, signer.key.public_key())
-        self.directory = Directory(self.pool)
+        self._hub_keys = await public_keys(self.pool)
+        self.hops = Hops(self.pool, signer.kid, (key["kid"] for key in self._hub_keys))
+        self.directory = Directory(self.pool, TrustPolicy(config.require_certificates, config.revocation))
         await self.directory.refresh()
         self._follower = asyncio.create_task(self.directory.follow(), name="directory")
         self.openings = Openings(
@@ -114,24 +148,50 @@ class Hub:
         self.acknowledger = Acknowledger(
             url, sealer, self.directory, handed, self.readers, self.routes, self.wake.committed
         )
+        self.signed = SignedAcknowledgements(self.readers, self.directory, self.verifier, handed)
         self.history = History(self.pool, self.directory, self.routes)
         self.mailboxes = Mailboxes(self.readers, self.routes, self.wake, self.acknowledger, handed, self.openings)
         self.blobs = Blobs(config.blobs)
         self.gate = Gate(self.directory)
+        bounds = Bounds(config.pdf_max_bytes, config.pdf_seconds, config.pdf_memory_bytes)
+        checks = Checks(self.pool, Pool(bounds, config.pdf_processes), lambda: self.directory.picture.revision)
+        self.pdf_queue = PdfQueue(self.pool, self.blobs, checks, self.history, self.recorder, config.max_xml_bytes)
+        self.pdf_signatures = PdfSignatures(self.blobs, checks, config.max_xml_bytes, self.pdf_queue.poke)
         retention = Retention(url, self.blobs, config.retention_months)
         self.catalogue = Catalogue(self.pool, Describer(self.blobs))
-        self.chores = Chores(self.pool, self.acknowledger, self.history, self.blobs, retention, self.catalogue)
-        self.reporter = Reporter(
-            self.pool, self.directory, self.gate, config.hub_name, self._gauge, self.live.endpoints
+        self.chores = Chores(
+            url,
+            self.pool,
+            self.acknowledger,
+            self.history,
+            self.blobs,
+            retention,
+            self.catalogue,
+            self._certificate_chores(),
         )
+        self.reporter = Reporter(
+            self.pool,
+            self.directory,
+            self.gate,
+            config.hub_name,
+            self._gauge,
+            self.live.endpoints,
+            config.witnesses,
+        )
+        self.witnessing = Witnessing(url, self.pool, Log(self.pool), config.witnesses)
         for part in (
             self.wake,
             self.verifier,
             self.committer,
             self.acknowledger,
+            self.recorder,
             self.openings,
             self.mailboxes,
             self.chores,
+            self.pdf_queue,
+            self.integrator,
+            self.stamper,
+            self.witnessing,
             self.reporter,
         ):
             part.start()
@@ -140,6 +200,14 @@ class Hub:
         )
         await self._runner.setup()
         self.links.start()
+
+    def _certificate_chores(self) -> tuple[Chore, ...]:
+        config = self.config
+        self.revocations = Revocations(
+            self.pool, config.revocation_seconds, config.revocation_hosts, config.revocation
+        )
+        watch = Watch(self.pool)
+        return (7030, REVOCATION_SECONDS, self.revocations.turn), (7031, WATCH_SECONDS, watch.turn)
 
     def _rates(self) -> Rates:
         config = self.config
@@ -182,9 +250,13 @@ class Hub:
             Recalls(self.pool, self.acknowledger, self.openings, self.history, references, self.directory),
             self.config.max_message_bytes,
             self.package_signatures,
+            self.hops,
+            pdf_signatures=self.pdf_signatures,
+            repeats=Repeats(self.pool),
         )
         finder = Finder(self.history, self.routes, self.mailboxes)
         accounts = self._account_door(finder)
+        besides = self.besides = Besides(self.directory, self.hops, self.catalogue, self.routes)
         native = NativeDoor(
             self.config,
             self.gate,
@@ -194,14 +266,34 @@ class Hub:
             finder,
             attachments,
             self.blobs,
+            besides,
+            self.signed,
         )
         self.streams = StreamDoor(
-            self.config, self.gate, intake, self.mailboxes, self.acknowledger, self.wake, self.live
+            self.config,
+            self.gate,
+            intake,
+            self.mailboxes,
+            self.acknowledger,
+            self.wake,
+            self.live,
+            self.signed,
+            besides,
         )
+        teller = Teller(self.pool, self._sealer, self.directory, self.routes, intake, self.wake.committed)
+        links = LinkDoor(
+            self.config, self.gate, intake, self.blobs, self.directory, self.pool, teller, self._hub_keys
+        )
+        checks: dict[str, Callable[[], Awaitable[None]]] = {
+            "database": self._check_database,
+            "intake": self._check_intake,
+        }
+        if self._signer.slow:
+            checks["key"] = self._check_key
         health = HealthDoor(
             self.gate,
             self.reporter,
-            {"database": self._check_database, "intake": self._check_intake},
+            checks,
             lambda: public_keys(self.pool),
         )
         operations: list[Operation] = [
@@ -209,6 +301,10 @@ class Hub:
             *accounts.operations(),
             *self.streams.operations(),
             *health.operations(),
+            *links.operations(),
+            *LogDoor(Log(self.pool), self.config.log_within_seconds).operations(),
+            *self._proof_door(finder).operations(),
+            *LogEventsDoor(self.gate, StoredEvents(self.pool)).operations(),
         ]
         document = orjson.dumps(msgspec.to_builtins(describe(operations, f"Lienthong ({self.config.hub_name})")))
 
@@ -219,6 +315,7 @@ class Hub:
         for operation in operations:
             # aiohttp's own pattern for a parameter leaves out braces, which a sender's id may hold.
             path = re.sub(r"\{(\w+)\}", r"{\1:[^/]+}", operation.path)
+            path = path.replace("{path:[^/]+}", "{path:.+}")  # of a tile: the one that has slashes
             app.router.add_route(operation.method, path, operation.handler)
         app.router.add_get("/openapi.json", openapi)
         vault = Vault.load(self.config.secrets_key)
@@ -237,7 +334,14 @@ class Hub:
                 self.acknowledger,
                 giver,
                 self.blobs,
+                attachments,
+                teller,
+                self.recorder,
+                self.hops,
+                self.config.hub_name,
+                self._hub_keys,
                 self.config.max_xml_bytes,
+                self.config.max_attachment_bytes,
             )
         )
         self.axis.add_to(app)
@@ -259,6 +363,10 @@ class Hub:
             self.directory,
         )
 
+    def _proof_door(self, finder: Finder) -> ProofDoor:
+        proofs = Proofs(self.pool, self.history, self.routes, self.directory, self.blobs, self._signer)
+        return ProofDoor(self.gate, finder, proofs, lambda: trusted(self.pool, self.config))
+
     def _axis_door(self, intake: Intake, vault: Vault, mail: AxisMail, giver: AxisGiver) -> AxisDoor:
         config, directory = self.config, self.directory
         return AxisDoor(
@@ -271,6 +379,7 @@ class Hub:
             AgencyLists(directory),
             Registrar(self.pool, directory, config.axis_registration),
             self.blobs,
+            self.besides.repeated_by,
         )
 
     async def _check_database(self) -> None:
@@ -280,6 +389,10 @@ class Hub:
             "select to_regclass(to_char(now() at time zone 'UTC', '\"inbox_\"YYYYMM'))"
         ):
             raise Problem("store-unavailable")
+
+    async def _check_key(self) -> None:
+        """The token that holds the hub's key signs."""
+        await elsewhere(lambda: self._signer.sign(b""))
 
     async def _check_intake(self) -> None:
         if self.admission.closed:
@@ -326,6 +439,12 @@ class Hub:
         await self.openings.stop()
         await self.chores.stop()
         await self.acknowledger.stop()
+        await self.pdf_queue.stop()
+        await self.pdf_signatures.stop()
+        await self.recorder.stop()
+        await self.integrator.stop()
+        await self.stamper.stop()
+        await self.witnessing.stop()
         await self.verifier.stop()
         self.package_signatures.stop()
         await self.reporter.stop()

@@ -1,8 +1,9 @@
 """Old months leave by partition, oldest first, once every recipient has what is in them.
 
 A month may go when it ended more than `months` ago and nothing in it waits, neither for a recipient nor for its
-place in the transparency log. Then its partitions are detached without stopping anybody (`detach … concurrently`), and dropped. What waits is never dropped: the month stays, and
-all after it, until its recipient takes the mail or an operator ends it.
+place in the transparency log. Then its partitions are detached without stopping anybody (`detach …
+concurrently`), and dropped. What waits is never dropped: the month stays, and all after it, until its recipient
+takes the mail or an operator ends it.
 
 Receipts that were given out stay valid. The ids of messages stay too (docs/adr/0005): an id that comes again is
 still recognised.
@@ -77,7 +78,9 @@ class Retention:
             )
             return False
         if await connection.fetchval(SQL.unlogged, end):
-            log.warning("an old month cannot be dropped: events of it are not in the transparency log", month=month)
+            log.warning(
+                "an old month cannot be dropped: events of it are not in the transparency log", month=month
+            )
             return False
         # First what is said of the messages, while they are still there to be asked.
         await connection.execute(SQL.condemn_messages, end)

@@ -24,7 +24,7 @@ import msgspec
 import structlog
 
 from hub.config import Config, ConfigError
-from hub.evidence.keys import make_hub_key
+from hub.evidence.keys import prepare_keys
 from hub.listener import listen, share_counts
 from hub.store.embedded import EmbeddedPostgres
 from hub.store.pool import StoreError, migrate, wait_until_reachable
@@ -124,8 +124,8 @@ class Supervisor:
             await wait_until_reachable(self._database_url, 60)
             for applied in await migrate(self._database_url):
                 log.info("the schema was brought up to date", migration=applied)
-            if make_hub_key(config.hub_key_file):
-                log.info("made the hub's key", file=str(config.hub_key_file))
+            for made in await asyncio.to_thread(prepare_keys, config):
+                log.info("made a key of the hub", file=str(made))
             shutil.rmtree(config.metrics_dir, ignore_errors=True)
             config.metrics_dir.mkdir(parents=True)
             await self._serve(lifeline, [keeper] if keeper else [])

@@ -13,13 +13,49 @@ import sys
 import asyncpg
 import click
 
-from hub.cli import axis, demo, directory, keys, link, messages, operators, serve, verify
+from hub.cli import (
+    audit,
+    axis,
+    ca,
+    demo,
+    directory,
+    keys,
+    link,
+    log,
+    messages,
+    operators,
+    pdf,
+    proof,
+    serve,
+    signatures,
+    trust,
+    verify,
+    witness,
+)
 from hub.cli.output import Output
 from protocol.problems import LienthongError, Problem
 
+SECTIONS: dict[str, tuple[str, ...]] = {
+    "The hub": ("init", "serve", "demo"),
+    "Who takes part": ("agency", "endpoint", "group", "key", "trust", "axis", "link", "operator"),
+    "Documents": ("sign", "send", "receive", "status", "pdf"),
+    "Evidence": ("proof", "verify", "log", "witness", "audit"),
+    "For trials": ("ca",),
+}
+"""How `lienthong --help` lists the commands; one that is named nowhere comes last."""
+
 
 class _Group(click.Group):
-    """Turns the project's errors into one line."""
+    """Turns the project's errors into one line, and lists its commands in sections."""
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        rest = [name for name in self.list_commands(ctx) if not any(name in names for names in SECTIONS.values())]
+        width = max(map(len, self.commands))
+        for title, names in {**SECTIONS, "Others": rest}.items():
+            if names:
+                rows = [(name.ljust(width), self.commands[name].get_short_help_str(200)) for name in names]
+                with formatter.section(title):
+                    formatter.write_dl(rows)
 
     def invoke(self, ctx: click.Context) -> object:
         try:
@@ -66,14 +102,23 @@ for command in (
     link.link,
     operators.operator,
     keys.key,
+    trust.trust,
+    ca.ca,
+    pdf.pdf,
     messages.sign,
     messages.send,
     messages.receive,
     messages.status,
+    proof.proof,
     verify.verify,
+    witness.witness,
+    log.log,
+    audit.audit,
     demo.demo,
 ):
     main.add_command(command)
+directory.endpoint.add_command(signatures.endpoint_signatures)
+directory.endpoint.add_command(signatures.endpoint_acknowledgements)
 
 
 if __name__ == "__main__":

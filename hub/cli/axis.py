@@ -9,6 +9,7 @@ import click
 
 from hub.cli.database import database_options, run
 from hub.cli.output import Output, hand_over, json_option, local_time, pass_output, secret_option
+from hub.config import Config
 from hub.directory import axis as systems
 from hub.directory.vault import Vault
 from hub.store import sql
@@ -26,7 +27,7 @@ key_option = click.option(
 
 
 def _vault(data_dir: str, secrets_key_file: str) -> Vault:
-    return Vault.load(Path(secrets_key_file) if secrets_key_file else Path(data_dir) / "hub-key.pem")
+    return Vault.load(Config(data_dir=data_dir, secrets_key_file=secrets_key_file).secrets_key)
 
 
 @click.group()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import signal
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -12,14 +11,16 @@ from pathlib import Path
 import click
 from cryptography import x509
 
-from hub.ca.authority import ALGORITHMS, DAYS, NAME, TRIAL, Authority, AuthorityError
+from hub.ca.authority import ALGORITHMS, DAYS, NAME, TRIAL, Authority
 from hub.ca.responder import Responder
+from hub.cli.keys import make_key
 from hub.cli.output import Output, json_option, local_time, pass_output
 from protocol.certificate import load_all, sha256, subject, to_pem
 from protocol.signature import ALGORITHMS as KEY_ALGORITHMS
-from protocol.signature import PublicKey, generate, load_private, load_public, private_pem
+from protocol.signature import PublicKey, load_private, load_public
 
-PORT = 8710
+PORT = 8720
+"""Not the witness's 8710: both may be tried on one machine."""
 folder_argument = click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
 
 
@@ -59,14 +60,7 @@ def _public(file: Path | None, new: Path | None, alg: str) -> PublicKey:
         data = file.read_bytes()
         return load_private(data).public_key() if b"PRIVATE KEY" in data else load_public(data)[0]
     assert new is not None
-    made = generate(alg)
-    try:
-        descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
-        raise AuthorityError(f"{new} exists; a key is never overwritten, choose another name") from None
-    with os.fdopen(descriptor, "wb") as target:
-        target.write(private_pem(made))
-    return made.public_key()
+    return make_key(new, alg)
 
 
 @ca.command("issue")

@@ -37,7 +37,7 @@ from hub.demo.show import Show
 def demo(output: Output, data_dir: Path, workers: int, seconds: float, keep: bool) -> None:
     """Watch a morning of documents go from agency to agency, through a hub of its own.
 
-    Starts a hub with its PostgreSQL, registers agencies of Yên Bái, relays what they write, shows three bad
+    Starts a hub with its PostgreSQL, registers agencies of Yên Bái, relays what they write, shows four bad
     submissions and what they get, verifies every receipt, and stops everything again. With --json the lines go
     to standard error and a summary to standard output.
     """

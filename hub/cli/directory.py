@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -15,13 +14,14 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from hub.cli.database import database_options, run
+from hub.cli.keys import read_signer
 from hub.cli.output import Output, hand_over, json_option, local_time, pass_output, token_option
+from hub.cli.policies import pdf_text, signatures_text
 from hub.directory import change
 from hub.directory.change import AgencyRow
 from hub.store import sql
 from protocol.agency import parent as parent_of
-from protocol.edxml.xmldsig import Policy
-from protocol.signature import KeyFormatError, load_public
+from protocol.signature import KeyFormatError
 
 SQL = sql.load("directory")
 
@@ -137,7 +137,7 @@ def endpoint_add(
     database_url: str,
 ) -> None:
     """Add an endpoint and make its first token."""
-    public = load_public(key_file.read_bytes()) if key_file else None
+    public, certificates = read_signer(key_file) if key_file else (None, [])
     certificate = _certificate(client_cert) if client_cert else None
 
     async def go(connection: asyncpg.Connection) -> tuple[str, str | None]:
@@ -145,7 +145,7 @@ def endpoint_add(
             await change.add_endpoint(connection, name, agencies)
             kid = None
             if public is not None:
-                kid = await change.add_key(connection, public[0], endpoint=name, x5t=public[1])
+                kid = await change.add_key(connection, public, endpoint=name, certificates=certificates)
             if certificate is not None:
                 await change.trust_certificate(connection, name, certificate)
             return await change.issue_token(connection, endpoint=name), kid
@@ -189,7 +189,7 @@ def endpoint_list(output: Output, data_dir: str, database_url: str) -> None:
     rows = run(data_dir, database_url, lambda connection: connection.fetch(SQL.list_endpoints))
     output.table(
         "Endpoints",
-        ("Name", "State", "Agencies", "Keys", "Credentials", "Limits", "Package signatures", "Last seen"),
+        ("Name", "State", "Agencies", "Keys", "Credentials", "Limits", "Package signatures", "PDFs", "Last seen"),
         (
             (
                 r["name"],
@@ -198,7 +198,8 @@ def endpoint_list(output: Output, data_dir: str, database_url: str) -> None:
                 r["keys"],
                 r["credentials"],
                 _limits_text(r["rate_messages"], r["rate_bytes"]),
-                _signatures_text(r["edxml_signatures"], r["edxml_pins"], r["edxml_any_certificate"]),
+                signatures_text(r["edxml_signatures"], r["edxml_pins"], r["edxml_any_certificate"]),
+                pdf_text(r["pdf_signatures"], r["pdf_countersigned"]),
                 local_time(r["seen_at"]),
             )
             for r in rows
@@ -248,58 +249,6 @@ def endpoint_limit(
     output.result(
         {"name": name, "rate_messages": limits.messages, "rate_bytes": limits.octets},
         f"{name} may submit {text}" if text else f"{name} has the hub's default limits",
-    )
-
-
-def _signatures_text(policy: str, pins: Sequence[str], any_certificate: bool) -> str:
-    """A policy as people read it; nothing where signatures are ignored."""
-    if policy == Policy.REQUIRE:
-        return f"{policy}, any certificate" if any_certificate else f"{policy}, {len(pins)} pinned"
-    return "" if policy == Policy.IGNORE else policy
-
-
-@endpoint.command("signatures")
-@click.argument("name")
-@click.option(
-    "--policy",
-    type=click.Choice([policy.value for policy in Policy]),
-    required=True,
-    help="ignore: not looked at. record: verified and noted. require: refused without a valid one.",
-)
-@click.option(
-    "--pin", "pins", multiple=True, metavar="FINGERPRINT", help="A signer's certificate, SHA-256; may be repeated."
-)
-@click.option("--any-certificate", is_flag=True, help="Require a valid signature, whoever made it.")
-@database_options
-@json_option
-@pass_output
-def endpoint_signatures(
-    output: Output,
-    name: str,
-    policy: str,
-    pins: tuple[str, ...],
-    any_certificate: bool,
-    data_dir: str,
-    database_url: str,
-) -> None:
-    """Say what package signatures (XMLDSig) of the edXML that an endpoint submits are to the hub.
-
-    To require one, pin the certificates of which one must have signed; pins replace those given before.
-    """
-    changed = run(
-        data_dir,
-        database_url,
-        lambda c: change.set_package_signatures(c, name, Policy(policy), pins, any_certificate),
-    )
-    text = _signatures_text(changed.policy, changed.pins, changed.any_certificate)
-    output.result(
-        {
-            "name": name,
-            "edxml_signatures": changed.policy,
-            "edxml_pins": changed.pins,
-            "edxml_any_certificate": changed.any_certificate,
-        },
-        f"Package signatures of {name}: {text or Policy.IGNORE}",
     )
 
 

@@ -128,7 +128,9 @@ def log_begin(output: Output, name: str, yes: bool, data_dir: str, database_url:
 
     async def work(connection: asyncpg.Connection, do: bool) -> tuple[str, Verifier, int]:
         if await connection.fetchval(SQL.running):
-            raise LienthongError("the hub is running; stop every node of it first")
+            raise LienthongError(
+                "a node was running within the last ten seconds: stop every node, wait that long, and repeat"
+            )
         rows = await connection.fetch(SQL.identities)
         if not rows:
             raise LienthongError("there is no log yet; it takes its name when the hub is started (--log-name)")

@@ -98,11 +98,20 @@ class _Hub:
     tls: ssl.SSLContext | None
     retry: float
 
-    def run(self, work: Callable[[HubClient], Awaitable[Result]], key: PrivateKey | None = None) -> Result:
-        """Run `work` with a client."""
+    def run(
+        self, work: Callable[[HubClient], Awaitable[Result]], key: PrivateKey | None = None, signs: bool = False
+    ) -> Result:
+        """Run `work` with a client. `signs`: it signs what it acknowledges, with `key`."""
 
         async def go() -> Result:
-            client = HubClient(self.url, self.token, key=key, tls=self.tls, retry_seconds=self.retry)
+            client = HubClient(
+                self.url,
+                self.token,
+                key=key,
+                tls=self.tls,
+                retry_seconds=self.retry,
+                sign_acknowledgements=signs,
+            )
             async with client:
                 return await work(client)
 
@@ -119,7 +128,10 @@ _key_option = click.option(
 
 
 _receipt_option = click.option(
-    "--receipt", "receipt_dir", type=click.Path(file_okay=False, path_type=Path), help="Keep receipts here."
+    "--receipt",
+    "receipt_dir",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Keep receipts here; with `send`, also what it signed, as ID.jws.",
 )
 
 
@@ -132,7 +144,7 @@ def _keep_receipt(folder: Path, name: str, receipt: bytes) -> Path:
 
 def _private_key(file: Path | None) -> PrivateKey:
     if file is None:
-        raise LienthongError("a document is signed before it is sent: give --key, or set LIENTHONG_KEY")
+        raise LienthongError("this is to be signed: give --key, or set LIENTHONG_KEY")
     data = file.read_bytes()
     if b"PRIVATE KEY" not in data:
         raise LienthongError(f"{file} holds no private key; `lienthong key generate NAME` writes one into NAME")
@@ -194,7 +206,7 @@ def send(
     to_sign = bool(sender) or any(file.suffix.lower() == ".json" for file in files)
     key = _private_key(key_file) if to_sign else None
 
-    async def compose(client: HubClient) -> list[tuple[str, Sent]]:
+    async def compose(client: HubClient) -> list[tuple[str, Sent, bytes | None]]:
         attachments = []
         for file in files:
             media_type = mimetypes.guess_type(file.name)[0] or "application/octet-stream"
@@ -210,33 +222,37 @@ def send(
             unreachable="report" if report_unreachable else "reject",
         )
         read_document(write_document(document))  # the same rules as at the hub, before anything is sent
-        return [(document.id, await client.send(document))]
+        message = client.sign(document)
+        return [(document.id, await client.submit(message), message)]
 
-    async def each(client: HubClient) -> list[tuple[str, Sent]]:
-        sent = []
+    async def each(client: HubClient) -> list[tuple[str, Sent, bytes | None]]:
+        sent: list[tuple[str, Sent, bytes | None]] = []
         for file in files:
             data = file.read_bytes()
             suffix = file.suffix.lower()
+            signed = None
             if suffix == ".json":
-                data = client.sign(read_document(data))
+                data = signed = client.sign(read_document(data))
             elif suffix in (".edxml", ".xml"):
-                sent.append((file.name, await client.submit(data, "application/xml")))
+                sent.append((file.name, await client.submit(data, "application/xml"), None))
                 continue
             elif suffix != ".jws":
                 raise LienthongError(
                     f"{file}: give --from and --to to send it as an attachment, or a .jws, .json or .edxml"
                 )
-            sent.append((file.name, await client.submit(data.strip())))
+            sent.append((file.name, await client.submit(data.strip()), signed))
         return sent
 
     results = hub.run(compose if sender else each, key)
     lines, members = [], []
-    for name, sent in results:
+    for name, sent, signed in results:
         lines.append(f"{name}: {'accepted before as' if sent.duplicate else 'accepted as'} {sent.id}")
         lines += [f"  not reached: {gap['recipient']} ({gap['reason']})" for gap in sent.unreachable]
         if receipt_dir:
             target = _keep_receipt(receipt_dir, sent.id, sent.receipt.to_json())
             lines.append(f"  receipt: {target}")
+            if signed is not None:  # it is nowhere else, and a proof is nothing without it
+                (receipt_dir / f"{sent.id}.jws").write_bytes(signed)
         members.append(
             {
                 "name": name,
@@ -285,6 +301,8 @@ def _title(entry: Entry, message: Path) -> str:
     "--limit", default=100, show_default=True, type=click.IntRange(1, 1000), help="Messages at the most."
 )
 @click.option("--keep", is_flag=True, help="Do not acknowledge: the messages come again.")
+@click.option("--sign", "signs", is_flag=True, help="Sign what is acknowledged, with --key.")
+@_key_option
 @_client_options
 @json_option
 @pass_output
@@ -294,6 +312,8 @@ def receive(
     wait: float,
     limit: int,
     keep: bool,
+    signs: bool,
+    key_file: Path | None,
     hub: _Hub,
 ) -> None:
     """Fetch mail into a directory, and acknowledge what was written."""
@@ -308,7 +328,7 @@ def receive(
             done.append((entry, saved))
         return done
 
-    received = hub.run(go)
+    received = hub.run(go, _private_key(key_file) if signs else None, signs)
     output.table(
         f"{len(received)} received into {into}",
         ("Accepted", "Lane", "From", "Subject or id", "Files"),
@@ -349,15 +369,27 @@ def status(output: Output, message_id: str, receipt_dir: Path | None, hub: _Hub)
     timeline = hub.run(lambda client: client.events(message_id))
     if receipt_dir:
         receipts = [(timeline["id"], timeline["accepted"])]
-        receipts += [(f"{timeline['id']}.{d['endpoint']}", d.get("receipt")) for d in timeline["deliveries"]]
+        for d in timeline["deliveries"]:
+            handed = d.get("handed_over", {}).get("receipt")
+            receipts.append((f"{timeline['id']}.{d['endpoint']}.handed_over", handed))
+            if d["state"] != "handed_over":
+                receipts.append((f"{timeline['id']}.{d['endpoint']}", d.get("receipt")))
         for name, receipt in receipts:
             if receipt is not None:
                 _keep_receipt(receipt_dir, name, orjson.dumps(receipt))
     output.table(
         f"{timeline['id']} from {timeline['from']}, accepted {local_time(timeline['accepted_at'])}",
-        ("Endpoint", "Recipients", "State", "At", "Reason"),
+        ("Endpoint", "Recipients", "Handed over", "State", "At", "Code", "Reason"),
         (
-            (d["endpoint"], " ".join(d["recipients"]), d["state"], local_time(d.get("at")), d.get("reason"))
+            (
+                d["endpoint"],
+                " ".join(d["recipients"]),
+                local_time(d.get("handed_over", {}).get("at")),
+                d["state"],
+                local_time(d.get("at")),
+                d.get("code"),
+                d.get("reason"),
+            )
             for d in timeline["deliveries"]
         ),
         timeline,

@@ -15,7 +15,7 @@ from hub import config
 from hub.cli.database import database_options, open_database
 from hub.cli.output import Output, hand_over, json_option, pass_output, token_option
 from hub.directory import change
-from hub.evidence.keys import load_hub_key, make_hub_key
+from hub.evidence.keys import load_key, prepare_keys
 from hub.observe.logging import configure
 from hub.store.embedded import EmbeddedPostgres
 from hub.supervisor import Supervisor
@@ -32,7 +32,7 @@ def _setting(name: str, help: str, **options: Any) -> Callable[[Callable[..., An
     return click.option(flag, default=default, show_default=shown, envvar=variable, help=help, **options)
 
 
-_SERVE_OPTIONS = [
+_SERVE_OPTIONS: list[Callable[[Callable[..., Any]], Callable[..., Any]]] = [
     _setting(
         "blob_dir", "Where blobs are; default: in --data-dir. Nodes on one database share it.", type=click.Path()
     ),
@@ -56,18 +56,49 @@ _SERVE_OPTIONS = [
     _setting("rate_seconds", "Seconds of its rates that an endpoint may use at once."),
     _setting("request_seconds", "How long a request's head may take, and its body stand still."),
     _setting("stop_seconds", "How long requests under way may take when the hub stops."),
+    _setting("log_name", "The transparency log's name when it is begun; default: the hub's, with /log."),
+    _setting("log_within_seconds", "The longest time until an event is in the log, as receipts promise."),
     _setting("retention_months", "Whole months that are kept before the present one; 0 keeps everything."),
+    _setting("pdf_processes", "Processes that check PDFs, for each hub process."),
+    _setting("pdf_max_bytes", "Largest PDF whose signatures are checked."),
+    _setting("pdf_seconds", "Seconds of computing that checking a PDF may cost."),
+    _setting("pdf_memory_bytes", "Memory that checking a PDF may take."),
     _setting(
         "axis_registration",
         "What becomes of an axis system's wish to add or close agencies of its branch.",
         type=click.Choice(["approve", "allow", "deny"]),
     ),
     _setting("axis_clock_seconds", "How far an axis request's timestamp may lie from this node's clock."),
+    _setting("require_certificates", "Refuse keys without a certificate of a trusted authority.", is_flag=True),
+    _setting(
+        "revocation",
+        "Where it is not known whether a certificate was revoked: accept and say so, refuse, or never ask.",
+        type=click.Choice(["soft", "hard", "off"]),
+    ),
+    _setting("revocation_seconds", "How often authorities are asked for revocations."),
+    _setting("revocation_hosts", "Hosts that may be asked, with commas; default: any but this machine's own."),
     _setting(
         "secrets_key_file",
         "Seals axis systems' secrets; default: the hub's key. The same on every node.",
         type=click.Path(),
     ),
+    _setting("timestamp_url", "Time-stamping authorities (RFC 3161) for the log's checkpoints, with commas."),
+    _setting("timestamp_ca", "Certificates to which their tokens must lead, PEM.", type=click.Path()),
+    _setting("timestamp_policy", "OIDs of policies, with commas, of which a token must name one; default: any."),
+    _setting("timestamp_seconds", "How long an authority is left alone after a token."),
+    click.option(
+        "--witness",
+        multiple=True,
+        metavar="'URL VKEY'",
+        envvar="LIENTHONG_WITNESS",
+        # An environment variable comes taken apart at its blanks.
+        callback=lambda ctx, parameter, words: " ".join(words),
+        help="A witness of the log: its address and its verifier key. Repeat for more.",
+    ),
+]
+_KEY_OPTIONS = [
+    _setting("seal_key", "The hub's key: a PEM file or a PKCS#11 URI; default: hub-key.pem in --data-dir."),
+    _setting("log_key", "Signs the log's checkpoints, likewise, Ed25519; default: the hub's key, or log-key.pem."),
 ]
 
 
@@ -77,9 +108,16 @@ def _serve_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
+def _key_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    for option in reversed(_KEY_OPTIONS):
+        command = option(command)
+    return command
+
+
 @click.command()
 @database_options
 @_serve_options
+@_key_options
 @json_option
 def serve(**settings: Any) -> None:
     """Run the hub until it is stopped (Ctrl-C or SIGTERM).
@@ -100,19 +138,23 @@ def serve(**settings: Any) -> None:
 @click.command()
 @token_option
 @database_options
+@_key_options
 @json_option
 @pass_output
-def init(output: Output, token_file: Path | None, data_dir: str, database_url: str) -> None:
-    """Prepare a hub: its key, its database, and a first operator's token.
+def init(
+    output: Output, token_file: Path | None, data_dir: str, database_url: str, seal_key: str, log_key: str
+) -> None:
+    """Prepare a hub: its keys, its database, and a first operator's token.
 
+    A key in a PKCS#11 token is made with the token's own program, and named by --seal-key here and to `serve`.
     The public half of the key goes into hub-key.pub, for whoever wants to verify receipts. May be
     repeated: it never replaces what is there, and each time makes another operator's token.
     """
     folder = Path(data_dir)
     folder.mkdir(parents=True, exist_ok=True)
-    key_file = folder / "hub-key.pem"
-    make_hub_key(key_file)
-    public = load_hub_key(key_file).public_key()
+    made = config.make(data_dir=data_dir, database_url=database_url, seal_key=seal_key, log_key=log_key)
+    prepare_keys(made)
+    public = load_key(made).public_key()
     kid = thumbprint(public)
     public_file = folder / "hub-key.pub"
     public_file.write_bytes(orjson.dumps(to_jwk(public), option=orjson.OPT_INDENT_2) + b"\n")

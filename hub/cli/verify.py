@@ -184,6 +184,8 @@ def verify(
         raise click.UsageError("--against compares proofs; this is a single receipt")
     if content is not None and document is not None and document.suffix in NATIVE:
         content = signed_bytes(content.strip())
+    if content is not None and is_proof(content):
+        raise click.UsageError("give the proof first, then the document")
     receipt = read_receipt(data)
     logged = None if log_proof is None else read_log_proof(log_proof.read_text(encoding="utf-8"))
     _single(output, receipt, content, trust, now, logged, lang, trust_files)

@@ -7,14 +7,16 @@ that have none.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import asyncpg
+from cryptography import x509
 
 from hub.directory import change
 from hub.directory.change import AgencyRow
 from protocol.agency import parent
-from protocol.signature import PrivateKey, generate
+from protocol.signature import PrivateKey, PublicKey, generate
 
 GROUP = "so-nganh-huyen"
 """The thirty departments, boards and districts below the province, without its own office."""
@@ -176,10 +178,14 @@ def reached(to: str) -> set[str]:
     return {(BY_CODE.get(to) or ALIASES[to]).endpoint}
 
 
-async def register(connection: asyncpg.Connection) -> dict[str, Party]:
+async def register(
+    connection: asyncpg.Connection,
+    certificates: Callable[[str, PublicKey], Sequence[x509.Certificate]] = lambda endpoint, key: (),
+) -> dict[str, Party]:
     """Register everybody, as ``lienthong agency add``, ``endpoint add``, ``key add`` and ``group set`` do.
 
-    Returns what each endpoint's system has to know, by the endpoint's name.
+    `certificates` gives those of an endpoint's key, if it has any. Returns what each endpoint's system has to
+    know, by the endpoint's name.
     """
     parties = {}
     async with connection.transaction():
@@ -189,7 +195,10 @@ async def register(connection: asyncpg.Connection) -> dict[str, Party]:
             codes = [agency.code for agency in _LIST if agency.endpoint == endpoint]
             await change.add_endpoint(connection, endpoint, codes)
             key = generate("EdDSA" if endpoint == "vpcp" else "ES256")
-            await change.add_key(connection, key.public_key(), endpoint=endpoint)
+            public = key.public_key()
+            await change.add_key(
+                connection, public, endpoint=endpoint, certificates=certificates(endpoint, public)
+            )
             token = await change.issue_token(connection, endpoint=endpoint)
             parties[endpoint] = Party(endpoint, token, key)
         await change.put_group(connection, GROUP, THIRTY)

@@ -114,7 +114,9 @@ class Place:
 class Node:
     """``lienthong serve`` as a child process, in an ``async with`` block."""
 
-    def __init__(self, place: Place, workers: int, hub_dir: Path, name: str) -> None:
+    def __init__(self, place: Place, workers: int, hub_dir: Path, name: str, *options: str) -> None:
+        """`options`: of ``serve``, beside those that every hub of the demo has."""
+        self._options = options
         self.url = ""
         self.hub_dir = hub_dir
         self._name = name
@@ -134,7 +136,7 @@ class Node:
             self._process = await asyncio.create_subprocess_exec(
                 sys.executable,
                 *("-m", "hub", "serve", "--data-dir", str(self.hub_dir), "--port", "0"),
-                *("--workers", str(self._workers), "--name", self._name),
+                *("--workers", str(self._workers), "--name", self._name, *self._options),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=log,

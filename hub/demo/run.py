@@ -1,4 +1,4 @@
-"""The demo from beginning to end: a hub, its agencies, a morning, three bad submissions, the reckoning, and then
+"""The demo from beginning to end: a hub, its agencies, a morning, four bad submissions, the reckoning, and then
 a second hub above the first."""
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any
 import aiohttp
 import msgspec
 
+from hub.ca.authority import TRIAL
 from hub.cli.output import local_time
 from hub.demo.agencies import AGENCIES, BY_CODE, GOVERNMENT_OFFICE, PROVINCE, THIRTY, Party, register
 from hub.demo.ledger import ENDINGS, EXAMPLE, Audit, Ledger, audit
@@ -21,6 +22,9 @@ from hub.demo.nation import play as play_nation
 from hub.demo.node import DemoError, Node, Place
 from hub.demo.play import Play
 from hub.demo.show import Show
+from hub.demo.trial import CARELESS, CERTIFIED, HOST, Trial, learned
+from hub.demo.witnesses import Witnesses
+from hub.directory import change
 from hub.store.pool import connect
 from protocol.client import Document, HubClient, Problem, new_id
 from protocol.evidence import Receipt
@@ -57,12 +61,16 @@ async def run(options: Options, show: Show) -> dict[str, Any]:
         with Place(options.data_dir, options.keep) as place:
             async with contextlib.AsyncExitStack() as stack:
                 # One after the other: the nation's hub is not needed before the morning is over.
-                node = Node(place, options.workers, place.hub_dirs[0], "Trục liên thông văn bản tỉnh Yên Bái")
+                trial = await stack.enter_async_context(Trial(place.root / "ca"))
+                name = "Trục liên thông văn bản tỉnh Yên Bái"
+                witnesses = await stack.enter_async_context(Witnesses(place.root))
+                extra = ("--revocation-hosts", HOST, *witnesses.options)
+                node = Node(place, options.workers, place.hub_dirs[0], name, *extra)
                 await stack.enter_async_context(node)
                 nation = Node(place, 1, place.hub_dirs[1], "Trục liên thông văn bản quốc gia")
                 starting = asyncio.create_task(nation.__aenter__())
                 try:
-                    parties, summary = await _with_hub(node, place, options, show)
+                    parties, summary = await _with_hub(node, place, trial, witnesses, options, show)
                 finally:
                     with contextlib.suppress(DemoError):
                         await starting
@@ -81,20 +89,26 @@ def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
 
 
 async def _with_hub(
-    node: Node, place: Place, options: Options, show: Show
+    node: Node, place: Place, trial: Trial, witnesses: Witnesses, options: Options, show: Show
 ) -> tuple[dict[str, Party], dict[str, Any]]:
     """Play the morning. Everybody who is connected, and the morning's figures."""
     show.say(f"The hub answers at {node.url}: {options.workers} processes, data in {place.root / 'hub'}.")
     connection = await connect(node.database_url, "demo")
     try:
-        parties = await register(connection)
+        await trial.trusted(connection)
+        parties = await register(connection, trial.certificates)
     finally:
         await connection.close()
     await _known(node.url, parties[DARK].token)
+    await witnesses.follow(node.url, show)
     show.say(
         f"Registered {len(BY_CODE)} agencies and {len(parties)} endpoints, each with its own key and token, and a "
         f"group of {len(THIRTY)}. All of them now wait for mail (long poll), but for {AGENCIES[DARK].short}, "
         "which has no power."
+    )
+    show.say(
+        f"The keys of {' and '.join(agency.short for agency in CERTIFIED)} came in certificates of an authority "
+        f"that the hub trusts: one for trials, “{TRIAL}”. Their receipts say what was known of revocation."
     )
     show.say(
         "Below, a line is a document that is on disk at the hub, and ↳ is what followed. Recipients report what "
@@ -110,10 +124,12 @@ async def _with_hub(
         show.heading("7:30 to 11:30: time, urgency, symbol, sender → recipients, subject")
         await play.run(PATIENCE_SECONDS)
         await _bad_submissions(parties, clients, play.ledger, show)
+        await _revoked(node, trial, parties, clients, play.ledger, show)
         show.heading("What became of everything")
         result = await audit(play.ledger, clients, hub_keys.get)
         result.wrong += await _still_waiting(node.url)
-        return parties, _conclude(play.ledger, result, show)
+        summary = _conclude(play.ledger, result, show)
+        return parties, summary | {"log": await witnesses.check(node.url, show)}
 
 
 async def _known(url: str, token: str) -> None:
@@ -185,19 +201,57 @@ async def _bad_submissions(
             "recipient-unknown",
         ),
     )
-    show.heading("Three submissions that the hub must not take")
+    show.heading("Four submissions that the hub must not take")
     for what, endpoint, message, expected in cases:
-        try:
-            sent = await clients[endpoint].submit(message)
-        except Problem as problem:
-            if problem.code != expected:
-                raise DemoError(f"a bad submission was refused as {problem.code}, not as {expected}") from None
-            ledger.rejections.append((msgspec.convert(problem.extra["receipt"], Receipt), message))
-            show.refused(
-                what, f"{problem.status} {problem.code}", problem.detail, "with a sealed receipt of the rejection"
-            )
-        else:
-            raise DemoError(f"the hub accepted as {sent.id} what it had to refuse ({expected})")
+        await _refuse(what, endpoint, message, expected, clients, ledger, show)
+
+
+async def _refuse(
+    what: str,
+    endpoint: str,
+    message: bytes,
+    expected: str,
+    clients: dict[str, HubClient],
+    ledger: Ledger,
+    show: Show,
+) -> None:
+    try:
+        sent = await clients[endpoint].submit(message)
+    except Problem as problem:
+        if problem.code != expected:
+            raise DemoError(f"a bad submission was refused as {problem.code}, not as {expected}") from None
+        ledger.rejections.append((msgspec.convert(problem.extra["receipt"], Receipt), message))
+        show.refused(
+            what, f"{problem.status} {problem.code}", problem.detail, "with a sealed receipt of the rejection"
+        )
+    else:
+        raise DemoError(f"the hub accepted as {sent.id} what it had to refuse ({expected})")
+
+
+async def _revoked(
+    node: Node,
+    trial: Trial,
+    parties: dict[str, Party],
+    clients: dict[str, HubClient],
+    ledger: Ledger,
+    show: Show,
+) -> None:
+    """A key is stolen, its certificate revoked, and what the thief signs refused. Raises DemoError otherwise."""
+    thief = parties[CARELESS.endpoint]
+    connection = await connect(node.database_url, "demo")
+    try:
+        operator = await change.issue_token(connection, role="operator", label="demo")
+        trial.revoke()
+        await learned(connection, node.url, operator, PATIENCE_SECONDS)
+        # A change after that one: who knows it knows of the revocation too.
+        token = await change.issue_token(connection, endpoint=CARELESS.endpoint)
+    finally:
+        await connection.close()
+    await _known(node.url, token)
+    stolen = Document(id=new_id(), sender=CARELESS.code, to=(PROVINCE.code,), subject="Đề nghị chuyển khoản gấp")
+    what = f"The key of {CARELESS.name} is stolen, and its certificate revoked; the thief signs a letter:"
+    message = seal(stolen, Signer(thief.key))
+    await _refuse(what, CARELESS.endpoint, message, "certificate-revoked", clients, ledger, show)
 
 
 # -- the reckoning --------------------------------------------------------------------------------
@@ -217,6 +271,9 @@ def _conclude(ledger: Ledger, result: Audit, show: Show) -> dict[str, Any]:
             f"{EXAMPLE}, SHA-256 {event['sha256'][:12]}…: {event['event']} {word} {event['endpoint']}, "
             f"sealed at {sealed} (UTC+7)."
         )
+        if revocation := event.get("signer", {}).get("revocation"):
+            asked = local_time(revocation["answered_at"]) if "answered_at" in revocation else "never"
+            show.say(f"    Its signer's certificate: {revocation['status']}; its authority last said so: {asked}.")
     wrong = result.wrong + _sums(ledger, result)
     if wrong:
         more = f", and {len(wrong) - 5} more" if len(wrong) > 5 else ""

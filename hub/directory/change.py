@@ -11,14 +11,17 @@ import csv
 import hashlib
 import io
 import secrets
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 import asyncpg
 import orjson
+from cryptography import x509
 
+from hub.directory import trust_chains
+from hub.pdf.result import Policy as PdfPolicy
 from hub.store import sql
 from protocol.agency import is_code, parent
 from protocol.edxml.xmldsig import Policy
@@ -26,6 +29,7 @@ from protocol.problems import LienthongError
 from protocol.signature import PublicKey, thumbprint, to_jwk
 
 SQL = sql.load("directory")
+TRUST = sql.load("trust")
 TOKEN_PREFIX = "lt_"  # noqa: S105 - lets a leaked token be recognised by scanners
 TOKENS_PER_ENDPOINT = 2
 MAX_NAME = 100
@@ -171,6 +175,28 @@ async def set_package_signatures(
     return PackageSignatures(policy, kept, any_certificate)
 
 
+async def set_pdf_signatures(
+    connection: asyncpg.Connection, name: str, policy: PdfPolicy, countersigned: bool = False
+) -> None:
+    """Say what signatures in the PDFs of an endpoint are. Raises DirectoryError.
+
+    `countersigned`, for `REQUIRE` alone: content may be changed after a signature where a later one covers it.
+    """
+    if countersigned and policy is not PdfPolicy.REQUIRE:
+        raise DirectoryError("--pdf-countersigned says what is enough with --pdf require, and nothing without it")
+    async with changing(connection) as revision:
+        arguments = name, policy, countersigned, revision
+        if await connection.fetchval(SQL.set_endpoint_pdf_signatures, *arguments) is None:
+            raise DirectoryError(f"there is no endpoint {name!r}; see `lienthong endpoint list`")
+
+
+async def set_signed_acknowledgements(connection: asyncpg.Connection, name: str, policy: str) -> None:
+    """Say whether an endpoint must sign what it acknowledges (require) or may (accept). Raises DirectoryError."""
+    async with changing(connection) as revision:
+        if await connection.fetchval(SQL.set_endpoint_acknowledgements, name, policy, revision) is None:
+            raise DirectoryError(f"there is no endpoint {name!r}; see `lienthong endpoint list`")
+
+
 async def add_agency(connection: asyncpg.Connection, row: AgencyRow) -> None:
     """Add an agency or change it. An unnamed parent is read from the code when the code's form tells."""
     _check_agency(row, "")
@@ -295,8 +321,14 @@ async def add_key(
     x5t: str | None = None,
     not_before: datetime | None = None,
     not_after: datetime | None = None,
+    certificates: Sequence[x509.Certificate] = (),
 ) -> str:
-    """Register a public key for an endpoint or for an agency (code or alias). Returns its `kid`."""
+    """Register a public key for an endpoint or for an agency (code or alias). Returns its `kid`.
+
+    `certificates`: the key's own first, then such as may lead from it to a trust anchor. Where there are anchors
+    it must lead to one, or `CertificateError` is raised. A key may have several certificates at a time. `x5t` is
+    for a key whose certificate is not to be looked at, only found by.
+    """
     kid = thumbprint(key)
     jwk = orjson.dumps(to_jwk(key)).decode()
     async with changing(connection) as revision:
@@ -309,6 +341,12 @@ async def add_key(
         put = await connection.fetchval(SQL.put_key, kid, x5t, jwk, owner, agency, not_before, not_after, revision)
         if put is None:
             raise DirectoryError(f"the key {kid} is registered for somebody else; generate another")
+        if certificates:
+            await trust_chains.register(connection, kid, certificates, datetime.now(UTC), revision)
+        elif await connection.fetchval(TRUST.has_certificate, kid):
+            raise DirectoryError(
+                f"the key {kid} is registered with a certificate; give the certificate, or first `key disable` it"
+            )
     return kid
 
 
@@ -316,6 +354,7 @@ async def disable_key(connection: asyncpg.Connection, kid: str) -> None:
     async with changing(connection) as revision:
         if await connection.fetchval(SQL.disable_key, kid, revision) is None:
             raise DirectoryError(f"no key {kid} is registered")
+        await connection.execute(TRUST.end_certificates, kid, revision)
 
 
 def hash_token(token: str) -> bytes:

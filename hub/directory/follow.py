@@ -1,7 +1,7 @@
 """Keeps a process's picture of the directory up to date.
 
 A change is announced by NOTIFY; a look every second is the floor, so that a change reaches every
-process within two seconds even when the announcement is lost. The look costs six index probes.
+process within two seconds even when the announcement is lost. The look costs ten index probes.
 """
 
 from __future__ import annotations
@@ -14,9 +14,24 @@ import asyncpg
 import orjson
 import structlog
 
-from hub.directory.picture import Agency, Changes, Credential, Endpoint, Group, Key, Link, Picture, System
+from hub.directory.picture import (
+    Agency,
+    BeyondKey,
+    Changes,
+    Credential,
+    Endpoint,
+    Group,
+    Hub,
+    Key,
+    Link,
+    Picture,
+    System,
+)
+from hub.directory.trust_standing import Anchor, KeyCertificate, Revocation, TrustPolicy
+from hub.pdf.result import Policy as PdfPolicy
 from hub.store import sql
 from hub.store.pool import UNAVAILABLE
+from protocol.certificate_revocation import Status
 from protocol.edxml.xmldsig import Policy
 from protocol.signature import from_jwk
 
@@ -24,6 +39,7 @@ log = structlog.get_logger()
 SQL = sql.load("directory")
 AXIS = sql.load("axis")
 LINKS = sql.load("links")
+TRUST = sql.load("trust")
 
 POLL_SECONDS = 1.0
 _CHUNK = 2_000
@@ -43,9 +59,11 @@ async def load_changes(pool: asyncpg.Pool[Any], since: int) -> Changes | None:
             return None
         changes = Changes(revision=revision)
         for row in await _rows(connection, SQL.endpoints_since, since):
-            id_, name, active, messages, octets, policy, pins, any_certificate = row
+            id_, name, active, messages, octets, policy, pins, any_certificate, pdf, *rest = row
             pinned = None if any_certificate else frozenset(pins)
-            changes.endpoints.append(Endpoint(id_, name, active, messages, octets, Policy(policy), pinned))
+            changes.endpoints.append(
+                Endpoint(id_, name, active, messages, octets, Policy(policy), pinned, PdfPolicy(pdf), *rest)
+            )
         changes.groups = [
             Group(row["name"], tuple(row["members"]), row["active"])
             for row in await _rows(connection, SQL.groups_since, since)
@@ -70,10 +88,24 @@ async def load_changes(pool: asyncpg.Pool[Any], since: int) -> Changes | None:
         for row in await _rows(connection, LINKS.links_since, since):
             endpoint, url, system_id, secret, utc_hours, branch, *rest = row
             changes.links.append(Link(endpoint, url, system_id, secret, utc_hours, tuple(branch), *rest))
+        for row in await _rows(connection, LINKS.hubs_since, since):
+            jwks = orjson.loads(row["hub_keys"])
+            own = tuple(map(from_jwk, jwks))
+            changes.hubs.append(Hub(row["endpoint"], tuple(row["branch"]), row["approval"], own))
+        for row in await _rows(connection, LINKS.keys_since, since):
+            link, key, jwk, *rest = row
+            changes.beyond_keys.append(BeyondKey(link, key, from_jwk(orjson.loads(jwk)), *rest))
+        changes.anchors = [Anchor(*row) for row in await _rows(connection, TRUST.anchors_since, since)]
+        for row in await _rows(connection, TRUST.certificates_since, since):
+            kid, sha256, chained, chain, *rest = row
+            changes.certificates.append(KeyCertificate(kid, sha256, chained, tuple(chain), *rest))
+        for row in await _rows(connection, TRUST.revocations_since, since):
+            certificate, status, *rest = row
+            changes.revocations.append(Revocation(certificate, Status(status), *rest))
         agencies = await _rows(connection, SQL.agencies_since, since)
     for index, row in enumerate(agencies):
-        code, name, parent, aliases, endpoint, active, mail = row
-        changes.agencies.append(Agency(code, name, parent, tuple(aliases), endpoint, active, mail))
+        code, name, parent, aliases, endpoint, active, mail, system = row
+        changes.agencies.append(Agency(code, name, parent, tuple(aliases), endpoint, active, mail, system))
         if index % _CHUNK == _CHUNK - 1:
             await asyncio.sleep(0)
     return changes
@@ -82,11 +114,12 @@ async def load_changes(pool: asyncpg.Pool[Any], since: int) -> Changes | None:
 class Directory:
     """Holds the present picture and follows changes."""
 
-    def __init__(self, pool: asyncpg.Pool[Any]) -> None:
+    def __init__(self, pool: asyncpg.Pool[Any], trust: TrustPolicy | None = None) -> None:
+        """`trust`: what the hub demands of certificates."""
         self._pool = pool
         self._changed = asyncio.Event()
         self._followed = asyncio.Condition()
-        self.picture = Picture()
+        self.picture = Picture(trust=trust or TrustPolicy())
 
     async def refresh(self) -> bool:
         """Load what changed. True when something did."""

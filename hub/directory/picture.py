@@ -12,9 +12,20 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cached_property
 
+from hub.directory.trust_standing import (
+    Anchor,
+    KeyCertificate,
+    Revocation,
+    Standing,
+    TrustPolicy,
+    certified,
+    ends_the_key,
+    plain,
+)
+from hub.pdf.result import Policy as PdfPolicy
 from protocol.agency import parent as parent_of
 from protocol.edxml.xmldsig import Policy
-from protocol.signature import PublicKey
+from protocol.signature import PublicKey, b64url
 
 ENDPOINT, OPERATOR, AUDITOR = "endpoint", "operator", "auditor"
 MAX_DEPTH = 20
@@ -34,6 +45,12 @@ class Endpoint:
     edxml_pins: frozenset[str] | None = frozenset()
     """SHA-256 (lower-case hex) of the certificates of which one must have signed, where that is required. None:
     an operator said that any certificate will do."""
+    pdf_signatures: PdfPolicy = PdfPolicy.IGNORE
+    """What signatures in the PDFs that it submits are to the hub."""
+    pdf_countersigned: bool = False
+    """Whether content may be changed after a signature where a later one covers the change."""
+    signed_acknowledgements: str = "accept"
+    """Whether what it acknowledges may (``accept``) or must (``require``) be signed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +62,8 @@ class Agency:
     endpoint: int | None = None
     active: bool = True
     mail: str = ""
+    system: str = ""
+    """Beyond a native link: which of the peer's systems speaks for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +95,40 @@ class Link:
     retry_seconds: float = 300.0
     sync_seconds: float = 3600.0
     active: bool = True
+    kind: str = "axis"
+    """The interface that is spoken there: ``axis`` or ``native``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hub:
+    """An endpoint that is another hub, and comes here as a native link (hub/directory/hubs.py)."""
+
+    endpoint: int
+    branch: tuple[str, ...]
+    """The units for which it may speak, and for all below them."""
+    approval: bool = False
+    """Whether its new keys wait for an operator."""
+    keys: tuple[PublicKey, ...] = ()
+    """That hub's own, with which its receipts are sealed."""
+
+
+@dataclass(frozen=True, slots=True)
+class BeyondKey:
+    """A key of a signer beyond a native link: of an agency, or of one of the peer's systems. It counts for what
+    comes over that link alone.
+    """
+
+    endpoint: int
+    name: str
+    public: PublicKey
+    agency: str | None = None
+    system: str = ""
+    not_before: datetime | None = None
+    not_after: datetime | None = None
+    present: bool = True
+    """Whether the peer vouches for it still."""
+    approved: bool | None = True
+    """None: it waits for an operator."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +140,11 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """A public key and whose it is: an agency's or an endpoint's."""
+    """A public key and whose it is: an agency's or an endpoint's.
+
+    `standings` say what it counts for, one for each of its certificates, the longest valid first; a key without
+    certificates has one. `Picture.with_changes` works them out.
+    """
 
     kid: str
     public: PublicKey
@@ -97,6 +154,7 @@ class Key:
     not_before: datetime | None = None
     not_after: datetime | None = None
     active: bool = True
+    standings: tuple[Standing, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +181,11 @@ class Changes:
     credentials: list[Credential] = field(default_factory=list)
     systems: list[System] = field(default_factory=list)
     links: list[Link] = field(default_factory=list)
+    hubs: list[Hub] = field(default_factory=list)
+    beyond_keys: list[BeyondKey] = field(default_factory=list)
+    anchors: list[Anchor] = field(default_factory=list)
+    certificates: list[KeyCertificate] = field(default_factory=list)
+    revocations: list[Revocation] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -140,6 +203,16 @@ class Picture:
     systems: dict[str, System] = field(default_factory=dict)
     links: dict[int, Link] = field(default_factory=dict)
     """By endpoint."""
+    hubs: dict[int, Hub] = field(default_factory=dict)
+    """By endpoint."""
+    beyond_keys: dict[tuple[int, str], BeyondKey] = field(default_factory=dict)
+    """By the link's or hub's endpoint and the key's name."""
+    trust: TrustPolicy = field(default_factory=TrustPolicy)
+    anchors: dict[bytes, Anchor] = field(default_factory=dict)
+    """Trust anchors by their SHA-256, removed ones too."""
+    certificates: dict[str, tuple[KeyCertificate, ...]] = field(default_factory=dict)
+    """Certificates in use, by the `kid` of their key."""
+    revocations: dict[bytes, Revocation] = field(default_factory=dict)
 
     @cached_property
     def endpoint_ids(self) -> dict[str, int]:
@@ -156,8 +229,13 @@ class Picture:
         """Where codes go that nobody knows here. One that is shut goes on being it: its mail waits."""
         return next((link for link in self.links.values() if link.default), None)
 
-    def in_branch(self, link: Link, code: str) -> bool:
-        """Whether `code`, known or not, lies in this hub's own branch, as seen from `link`."""
+    @cached_property
+    def own_codes(self) -> frozenset[str]:
+        """The codes under which this hub stands in TraceHeaders."""
+        return frozenset(link.branch[0] for link in self.links.values())
+
+    def in_branch(self, link: Link | Hub, code: str) -> bool:
+        """Whether `code`, known or not, lies in the branch of `link`: this hub's own, or that of a hub below."""
         here: str | None = code
         for _ in range(MAX_DEPTH):
             if here is None:
@@ -213,21 +291,74 @@ class Picture:
             made["endpoints"] = self.endpoints | {row.id: row for row in changes.endpoints}
         if changes.groups:
             made["groups"] = self.groups | {row.name: row for row in changes.groups}
-        if changes.keys:
-            # A renewed certificate has another thumbprint; by the old one the key is no longer found.
-            known = [self.keys[row.kid] for row in changes.keys if row.kid in self.keys]
-            gone = {f"x5t:{key.x5t}" for key in known if key.x5t}
-            kept = {name: key for name, key in self.keys.items() if name not in gone} if gone else self.keys
-            made["keys"] = kept | dict(_by_names(changes.keys))
+        if changes.keys or changes.anchors or changes.certificates or changes.revocations:
+            made |= self._key_changes(changes)
         if changes.credentials:
             made["credentials"] = self.credentials | {row.hash: row for row in changes.credentials}
         if changes.systems:
             made["systems"] = self.systems | {row.id: row for row in changes.systems}
         if changes.links:
             made["links"] = self.links | {row.endpoint: row for row in changes.links}
+        if changes.hubs:
+            made["hubs"] = self.hubs | {row.endpoint: row for row in changes.hubs}
+        if changes.beyond_keys:
+            made["beyond_keys"] = self.beyond_keys | {(row.endpoint, row.name): row for row in changes.beyond_keys}
         if changes.agencies:
             made |= self._agency_changes(changes.agencies)
         return replace(picture, **made)  # type: ignore[arg-type]
+
+    def _key_changes(self, changes: Changes) -> dict[str, object]:
+        """Keys, found by `kid` and by the thumbprint of each certificate in which they came.
+
+        Only keys that a change concerns are worked out anew. A key's older names are given up: by a certificate
+        that was replaced it is no longer found.
+        """
+        anchors = self.anchors | {row.sha256: row for row in changes.anchors}
+        revocations = self.revocations | {row.certificate: row for row in changes.revocations}
+        certificates = dict(self.certificates)
+        for row in changes.certificates:
+            others = tuple(one for one in certificates.get(row.kid, ()) if one.sha256 != row.sha256)
+            certificates[row.kid] = (*others, row) if row.active else others
+        told = {row.sha256 for row in changes.anchors} | {row.certificate for row in changes.revocations}
+        changed = {row.kid: row for row in changes.keys}
+        concerned = changed.keys() | {row.kid for row in changes.certificates}
+        if told:
+            concerned |= {
+                kid for kid, own in certificates.items() if any(not told.isdisjoint(one.chain) for one in own)
+            }
+        keys = dict(self.keys)
+        for kid in concerned:
+            before = self.keys.get(kid)
+            for name in () if before is None else _names(before, self.certificates.get(kid, ())):
+                keys.pop(name, None)
+        for kid in concerned:
+            key = changed.get(kid) or self.keys.get(kid)
+            if key is not None:
+                keys.update(self._named(key, certificates.get(kid, ()), anchors, revocations))
+        return {"keys": keys, "anchors": anchors, "certificates": certificates, "revocations": revocations}
+
+    def _named(
+        self,
+        key: Key,
+        certificates: tuple[KeyCertificate, ...],
+        anchors: dict[bytes, Anchor],
+        revocations: dict[bytes, Revocation],
+    ) -> Iterator[tuple[str, Key]]:
+        """A key under its names. By a certificate's thumbprint, that certificate alone counts."""
+        if not certificates:
+            key = replace(key, standings=(plain(key.kid, self.trust),))
+            yield from ((name, key) for name in _names(key, ()))
+            return
+        newest_first = sorted(certificates, key=lambda one: one.not_after, reverse=True)
+        found = [(one, certified(one, anchors, revocations, self.trust)) for one in newest_first]
+        for one, standing in found:
+            refused = standing.refusal is not None and standing.refusal[0] == "certificate-revoked"
+            if refused and ends_the_key(one, revocations):
+                found = [(other, standing) for other in newest_first]
+                break
+        whole = replace(key, standings=tuple(standing for _, standing in found))
+        yield from ((name, whole) for name in _names(key, ()))
+        yield from ((_thumbprint(one), replace(key, standings=(standing,))) for one, standing in found)
 
     def _agency_changes(self, rows: list[Agency]) -> dict[str, object]:
         agencies = self.agencies | {row.code: row for row in rows}
@@ -252,9 +383,13 @@ class Picture:
         return {"agencies": agencies, "aliases": aliases, "children": children}
 
 
-def _by_names(keys: Iterable[Key]) -> Iterator[tuple[str, Key]]:
-    """A key is found by its `kid`, and by its certificate's thumbprint when it came in one."""
-    for key in keys:
-        yield key.kid, key
-        if key.x5t:
-            yield "x5t:" + key.x5t, key
+def _thumbprint(certificate: KeyCertificate) -> str:
+    return "x5t:" + b64url(certificate.sha256)
+
+
+def _names(key: Key, certificates: Iterable[KeyCertificate]) -> Iterator[str]:
+    """What a key is found by: its `kid`, and the thumbprint of each certificate in which it came."""
+    yield key.kid
+    if key.x5t:
+        yield "x5t:" + key.x5t
+    yield from map(_thumbprint, certificates)

@@ -7,6 +7,7 @@ from uuid import UUID
 
 import asyncpg
 import msgspec
+import orjson
 from aiohttp import web
 
 from hub.catalogue import Catalogue
@@ -19,14 +20,16 @@ from hub.doors.find import Finder, is_withdrawn
 from hub.doors.http import Caller, Gate, json_response
 from hub.doors.models import GivenDocument, MessageId, ThreadView, Timeline
 from hub.doors.operations import Answer, Operation
+from hub.evidence import history
 from hub.evidence.deadlines import times
 from hub.evidence.describe import Describer, Description
 from hub.evidence.history import History
 from hub.evidence.states import SpokenOf, States
 from hub.evidence.thread import Member, Threads
+from hub.pdf.result import PdfResult
 from hub.relay.format import BUSINESS, Format, Kind
 from hub.store.routes import Routes
-from protocol.evidence import timestamp
+from protocol.evidence import STANDARD_EVENTS, EventKind, timestamp
 from protocol.message import Lane
 from protocol.problems import Problem
 from protocol.status import VIETNAMESE, Standing, State
@@ -155,14 +158,7 @@ class AccountDoor:
             accepted=timeline.accepted,
             expires=_time(row["expires_at"]),
             deliveries=tuple(
-                models.DeliveryState(
-                    delivery.endpoint,
-                    tuple(delivery.recipients),
-                    delivery.state,  # type: ignore[arg-type]
-                    _time(delivery.at),
-                    delivery.reason,
-                    delivery.receipt,
-                )
+                _delivery(delivery)
                 for delivery in timeline.deliveries
                 if not own or delivery.endpoint == caller.name
             ),
@@ -178,6 +174,12 @@ class AccountDoor:
             speaks_of=tuple(map(_speaks_of, spoken)),
             package_signatures=tuple(
                 models.PackageSignature(**found) for found in signatures if not is_withdrawn(row, caller)
+            ),
+            events=tuple(
+                _event(event)
+                for event in timeline.events
+                if (not own or event.endpoint in ("", caller.name))
+                and not (event.kind == EventKind.SIGNATURES_CHECKED and is_withdrawn(row, caller))
             ),
         )
         return json_response(msgspec.json.encode(answer))
@@ -237,7 +239,11 @@ class AccountDoor:
         }
         if duplicates:
             members["duplicate_of"] = duplicates[row["id"]]
-        return json_response(msgspec.json.encode(members))
+        response = json_response(msgspec.json.encode(members))
+        await response.prepare(request)
+        await response.write_eof()
+        self._finder.handed_over(row, caller)
+        return response
 
     async def edxml(self, request: web.Request) -> web.StreamResponse:
         caller = self._gate.endpoint(request)
@@ -273,7 +279,51 @@ class AccountDoor:
         except Refusal as refusal:
             raise Problem("not-convertible", refusal.description) from None
         await response.write_eof()
+        self._finder.handed_over(row, caller)
         return response
+
+
+def _standard(kind: str) -> tuple[str, ...]:
+    return STANDARD_EVENTS[EventKind(kind)] if kind in frozenset(EventKind) else ()
+
+
+def _delivery(delivery: history.Delivery) -> models.DeliveryState:
+    handed = delivery.handed_over
+    return models.DeliveryState(
+        delivery.endpoint,
+        tuple(delivery.recipients),
+        delivery.state,  # type: ignore[arg-type]
+        _time(delivery.at),
+        delivery.code,
+        delivery.reason,
+        delivery.receipt,
+        _standard(delivery.state),
+        None if handed is None else models.HandOver(timestamp(handed.at), handed.receipt, _standard(handed.kind)),
+        delivery.acknowledgement,
+    )
+
+
+def _event(event: history.Event) -> models.EventView:
+    return models.EventView(
+        event.kind,
+        timestamp(event.at),
+        event.receipt,
+        _standard(event.kind),
+        event.endpoint,
+        tuple(event.recipients),
+        event.code,
+        event.reason,
+        event.acknowledgement,
+        *_checked(event),
+    )
+
+
+def _checked(event: history.Event) -> tuple[models.CheckedAttachment, PdfResult] | tuple[()]:
+    if event.kind != EventKind.SIGNATURES_CHECKED or event.receipt is None:
+        return ()
+    members = orjson.loads(event.receipt.event)
+    attachment = msgspec.convert(members["attachment"], models.CheckedAttachment)
+    return attachment, msgspec.convert(members["pdf"], PdfResult)
 
 
 def _time(moment: datetime | None) -> str | None:

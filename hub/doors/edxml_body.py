@@ -13,7 +13,7 @@ from aiohttp import web
 from hub.config import Config
 from hub.doors.http import chunks, in_pieces, read_body, sizes
 from hub.relay.admission import Room
-from hub.relay.commit import digest_of
+from hub.relay.batch import digest_of
 from hub.relay.intake import Stored
 from hub.store.blobs import Blobs, Incoming
 from protocol import edxml

@@ -65,6 +65,11 @@ class Finder:
         async with self.turns.of(caller.endpoint):
             return await self._mailboxes.take(caller.endpoint, find, place)
 
+    def handed_over(self, row: asyncpg.Record, caller: Caller) -> None:
+        """What `content` gave was written to the caller. Its sender is handed nothing over by that."""
+        if row["endpoint"] != caller.endpoint:
+            self._mailboxes.fetched(caller.endpoint, row["lane"], row["seq"])
+
 
 def is_withdrawn(row: asyncpg.Record, caller: Caller) -> bool:
     """Whether a message was recalled before the caller was given it."""

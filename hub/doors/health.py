@@ -11,8 +11,8 @@ import msgspec
 from aiohttp import web
 
 from hub.doors.http import Gate, json_response
-from hub.doors.models import Health, HubStatus, KeySet, ProblemKind
 from hub.doors.operations import Answer, Operation
+from hub.doors.status_models import Health, HubStatus, KeySet, ProblemKind
 from hub.observe import metrics
 from hub.observe.report import Reporter
 from hub.store.pool import UNAVAILABLE
@@ -126,6 +126,8 @@ class HealthDoor:
     async def metrics(self, request: web.Request) -> web.Response:
         try:
             await self._reporter.lanes()
+            await self._reporter.witnesses()
+            await self._reporter.log()
         except (*UNAVAILABLE, asyncpg.PostgresError, TimeoutError):
             pass  # the processes' own figures are worth having when the database is away
         body = await asyncio.to_thread(metrics.render)

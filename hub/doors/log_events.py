@@ -9,8 +9,8 @@ from aiohttp import web
 from msgspec import Meta
 
 from hub.doors.http import Gate, json_response
-from hub.doors.models import LogEvent
 from hub.doors.operations import Answer, Operation
+from hub.doors.status_models import LogEvent
 from hub.evidence.entries import StoredEvents
 from hub.turns import Turns
 from protocol.problems import Problem

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 from functools import partial
+from http import HTTPStatus
 
 import msgspec
 from aiohttp import web
 
 from hub.config import Config
+from hub.couriers.beside import Besides
 from hub.couriers.mailbox import Mailboxes, read_cursor
 from hub.doors.edxml_body import edxml_body, edxml_sizes
 from hub.doors.find import Finder
@@ -38,8 +40,11 @@ from hub.doors.operations import Answer, Body, Operation
 from hub.doors.written import accepted_json, outcome_json, page_json
 from hub.relay.acknowledge import Acknowledgement, Acknowledger
 from hub.relay.admission import Room
+from hub.relay.answering import Accepted
 from hub.relay.format import Format
-from hub.relay.intake import Accepted, Intake, Sender
+from hub.relay.intake import Intake
+from hub.relay.opening import Sender
+from hub.relay.signed import SignedAcknowledgements
 from hub.store.attachments import Attachments
 from hub.store.blobs import Blobs
 from protocol.evidence import RECEIPT_MEDIA_TYPE, Receipt
@@ -65,7 +70,11 @@ class NativeDoor:
         finder: Finder,
         attachments: Attachments,
         blobs: Blobs,
+        besides: Besides,
+        signed: SignedAcknowledgements,
     ) -> None:
+        self._besides = besides
+        self._signed = signed
         self._config = config
         self._gate = gate
         self._intake = intake
@@ -134,7 +143,10 @@ class NativeDoor:
                 self.acknowledge,
                 {200: Answer("On disk, with its evidence", Acked)},
                 (409, 413, 422),
-                Body({"application/json": AckRequest}),
+                Body(
+                    {"application/json": AckRequest, JOSE_MEDIA_TYPE: None},
+                    "As JSON; or the same under the recipient's signature, a compact JWS (docs/events.md)",
+                ),
                 tag="mailbox",
             ),
             Operation(
@@ -228,10 +240,17 @@ class NativeDoor:
         row = await self._finder.content(request, caller)
         headers = {"Digest-SHA-256": row["digest"].hex(), "X-Content-Type-Options": "nosniff"}
         media_type = Format(row["format"]).media_type
+        response: web.StreamResponse
         if row["body"] is not None:
-            return web.Response(body=row["body"], content_type=media_type, headers=headers)
-        path = self._blobs.path(row["digest"])
-        return await blob_response(request, path, headers | {"Content-Type": media_type})
+            response = web.Response(body=row["body"], content_type=media_type, headers=headers)
+        else:
+            path = self._blobs.path(row["digest"])
+            response = await blob_response(request, path, headers | {"Content-Type": media_type})
+        await response.prepare(request)
+        await response.write_eof()
+        if response.status == HTTPStatus.OK:  # else it is a part of it
+            self._finder.handed_over(row, caller)
+        return response
 
     # -- mailbox --------------------------------------------------------------------------------
 
@@ -244,15 +263,21 @@ class NativeDoor:
                 page = await stack.enter_async_context(reading)
             if query.wait:
                 self._gate.endpoint(request)  # its token may have been revoked while it waited
-            response = json_response(page_json(page))
+            said = await self._besides.of(caller.endpoint, page.entries)
+            response = json_response(page_json(page, said))
             # The page stays in hand until the reader has taken it: one that is slow gets no further ones.
             await response.prepare(request)
             await response.write_eof()
+            self._mailboxes.handed_over(caller.endpoint, page.entries)
         return response
 
     async def acknowledge(self, request: web.Request) -> web.Response:
         caller = self._gate.endpoint(request)
         body = await read_body(request, 1 << 20, self._config.request_seconds)
+        if request.content_type == JOSE_MEDIA_TYPE:
+            ended = await self._acknowledger.end(await self._signed.open(caller.endpoint, body.strip()))
+            return json_response(msgspec.json.encode(Acked(ended.acknowledged, ended.refused)))
+        self._signed.require_signed(caller.endpoint)
         asked = read_json(body, AckRequest)
         up_to = read_cursor(asked.up_to) if asked.up_to else (0, 0, 0)
         ended = await self._acknowledger.end(
@@ -261,6 +286,7 @@ class NativeDoor:
                 up_to={lane: seq for lane, seq in enumerate(up_to) if seq},
                 entries=set(asked.entries),
                 refused={refusal.seq: refusal.reason for refusal in asked.refuse},
+                codes={refusal.seq: refusal.code for refusal in asked.refuse},
             )
         )
         return json_response(msgspec.json.encode(Acked(ended.acknowledged, ended.refused)))
@@ -280,6 +306,7 @@ class NativeDoor:
         with self._intake.room(sender, 0, messages=0) as room, self._intake.upload(sender) as piece:
             stream = chunks(request, limit, self._config.request_seconds, in_pieces(room, piece))
             created, size = await self._attachments.store(sha256, caller.endpoint, stream, limit)
+        self._intake.uploaded(sender, sha256)
         return json_response(msgspec.json.encode(Uploaded(sha256.hex(), size)), 201 if created else 200)
 
     async def download(self, request: web.Request) -> web.StreamResponse:

@@ -7,7 +7,7 @@ docs/connecting-with-the-axis-sdk.md describes the calls.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -32,7 +32,8 @@ from hub.doors.vxp_auth import Authenticator, Caller
 from hub.doors.vxp_http import JSON, PIECE, as_base64, go_on, is_lost, later, small_body, stream, write
 from hub.observe import metrics
 from hub.relay.format import Kind
-from hub.relay.intake import Intake, Sender
+from hub.relay.intake import Intake
+from hub.relay.opening import Sender
 from hub.relay.route import UNKNOWN
 from hub.store.blobs import Blobs
 from hub.store.pool import is_away
@@ -84,7 +85,10 @@ class AxisDoor:
         lists: AgencyLists,
         registrar: Registrar,
         blobs: Blobs,
+        repeated_by: Callable[[int, list[UUID]], Awaitable[dict[UUID, list[str]]]],
     ) -> None:
+        """`repeated_by` names the documents of an endpoint's that some repeat."""
+        self._repeated_by = repeated_by
         self._config = config
         self.authenticator = authenticator
         self._intake = intake
@@ -191,6 +195,8 @@ class AxisDoor:
     async def received(self, request: web.Request, caller: Caller) -> bytes:
         kind = _kind(caller)
         waiting = await self.mail.waiting(caller.system.endpoint, kind)
+        repeating = [entry.id for entry in waiting if entry.repeats]
+        repeated = await self._repeated_by(caller.system.endpoint, repeating) if repeating else {}
         return ok(
             data=[
                 {
@@ -202,7 +208,8 @@ class AxisDoor:
                     "from": entry.sender,
                     "to": ";".join(entry.codes),
                     "status": "processing" if entry.noted_at else "new",
-                    "status_desc": "Đang xử lý" if entry.noted_at else "Chờ nhận",
+                    "status_desc": ("Đang xử lý" if entry.noted_at else "Chờ nhận")
+                    + _repeats(repeated.get(entry.id, ())),
                 }
                 for entry in waiting
             ]
@@ -345,6 +352,11 @@ def _kind(caller: Caller) -> Kind:
     if kind is None:
         raise Refusal(Code.BAD_REQUEST, f"messagetype {claim.get('messagetype')[:20]!r} is not edoc or status")
     return kind
+
+
+def _repeats(earlier: Sequence[str]) -> str:
+    """The interface has no member for it; this one is for people to read."""
+    return f"; trùng với văn bản đã gửi trước: {', '.join(earlier)}" if earlier else ""
 
 
 def _no_call(name: str, call: _Call | None) -> str:

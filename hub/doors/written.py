@@ -6,11 +6,14 @@ and a JWS or a manifest's entry needs no escape in JSON.
 
 from __future__ import annotations
 
+from typing import Any
+
 import orjson
 
+from hub.couriers.beside import Said
 from hub.couriers.mailbox import Page, cursor_text
+from hub.relay.answering import Accepted
 from hub.relay.format import Format
-from hub.relay.intake import Accepted
 from hub.relay.mail import Mail
 from protocol.evidence import timestamp
 from protocol.message import Lane
@@ -49,8 +52,8 @@ def problem_json(problem: Problem) -> bytes:
     return orjson.dumps(problem.members() | {"retry_after": problem.retry_after})
 
 
-def entry_json(mail: Mail) -> bytes:
-    """An entry of a mailbox."""
+def entry_json(mail: Mail, said: dict[str, Any] | None = None) -> bytes:
+    """An entry of a mailbox, with further members `said` of it."""
     entry, format_ = mail.entry, mail.format
     members = {
         "seq": entry.seq,
@@ -67,6 +70,8 @@ def entry_json(mail: Mail) -> bytes:
     }
     if mail.expires_at is not None:
         members["expires"] = timestamp(mail.expires_at)
+    if said is not None:
+        members |= said
     body = mail.body
     if body is not None and format_ in _BODIES:
         members[_BODIES[format_]] = orjson.Fragment(b'"' + body + b'"')
@@ -77,10 +82,10 @@ def entry_json(mail: Mail) -> bytes:
     return orjson.dumps(members)
 
 
-def page_json(page: Page) -> bytes:
-    """A page of a mailbox."""
+def page_json(page: Page, said: Said) -> bytes:
+    """A page of a mailbox. `said`: what else is told of some of its entries."""
     return b'{"entries":[%b],"cursor":"%b","more":%b}' % (
-        b",".join(map(entry_json, page.entries)),
+        b",".join([entry_json(mail, said.get(mail.entry.id)) for mail in page.entries]),
         cursor_text(page.cursor).encode(),
         b"true" if page.more else b"false",
     )

@@ -10,7 +10,7 @@ import asyncio
 import importlib.metadata
 import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -19,9 +19,20 @@ import msgspec
 import structlog
 
 from hub import tasks
+from hub.config import WitnessSetting
 from hub.directory.follow import Directory
 from hub.doors.http import Gate
-from hub.doors.models import EndpointStatus, HubStatus, LaneStatus, LinkStatus, WorkerStatus
+from hub.doors.status_models import (
+    CertificateStatus,
+    EndpointStatus,
+    HubStatus,
+    LaneStatus,
+    LinkStatus,
+    LogGlance,
+    WitnessStatus,
+    WorkerStatus,
+)
+from hub.evidence.witnessing import states
 from hub.observe import metrics
 from hub.relay.admission import REASONS
 from hub.store import sql
@@ -33,9 +44,13 @@ from protocol.message import Lane
 log = structlog.get_logger()
 SQL = sql.load("observe")
 LINKS = sql.load("links")
+TRUST = sql.load("trust")
+LOG = sql.load("log")
 
 REPORT_SECONDS = 2.0
 BEAT_SECONDS = 0.1
+WARN_DAYS = 60
+"""Certificates are shown so many days before their end."""
 STATUS_CACHE_SECONDS = 2.0
 """Counting a million waiting deliveries takes 100 ms; nobody may make the hub do it more often."""
 
@@ -83,11 +98,13 @@ class Reporter:
         hub_name: str,
         gauge: Callable[[], dict[str, int]],
         connected: Callable[[], Iterable[int]],
+        witnesses: Sequence[WitnessSetting] = (),
     ) -> None:
         """`gauge` gives present values by the names of `WorkerStatus` (queues, waiting readers) and the
         running totals `accepted`, `ended`, `batches`, `items` and, for each reason, `refused_…`. `connected`
-        gives the endpoints with an open stream.
+        gives the endpoints with an open stream. `witnesses` are those of the log.
         """
+        self._witnesses = witnesses
         self._connected = connected
         self.id = uuid7()
         self.lag = LoopLag()
@@ -179,6 +196,36 @@ class Reporter:
             metrics.OLDEST.labels(lane.label).set(max(oldest, 0.0))
         return status
 
+    async def witnesses(self, with_errors: bool = False) -> tuple[WitnessStatus, ...]:
+        """How the log's witnesses do; also sets the gauges."""
+        found = []
+        for row in await states(self._pool, self._witnesses):
+            metrics.WITNESS_LAG.labels(row["name"]).set(max(row["lag"], 0.0))
+            metrics.WITNESS_REFUSES.labels(row["name"]).set(row["refused"] is not None)
+            found.append(
+                WitnessStatus(
+                    name=row["name"],
+                    size=row["size"],
+                    lag_seconds=round(max(row["lag"], 0.0), 3),
+                    signed_at=_time(row["at"]),
+                    clock_seconds=row["clock_seconds"] or 0.0,
+                    refused=row["refused"],
+                    failures=row["failures"],
+                    last_error_at=_time(row["error_at"]),
+                    last_error=row["error"] if with_errors else None,
+                )
+            )
+        return tuple(found)
+
+    async def log(self) -> LogGlance:
+        """How far the transparency log is, and behind; also sets the gauges."""
+        reach, lag = await self._pool.fetchrow(LOG.reach), await self._pool.fetchrow(LOG.lag)
+        assert reach is not None and lag is not None
+        entries, seconds = reach["size"] or 0, max(lag["seconds"] or 0.0, 0.0)
+        metrics.LOG_ENTRIES.set(entries)
+        metrics.LOG_LAG.set(seconds)
+        return LogGlance(entries, _time(reach["at"]), lag["batches"], round(seconds, 3))
+
     async def status(self, with_endpoints: bool) -> HubStatus:
         """The hub at a glance; endpoints by name only when asked for."""
         lanes = await self.lanes()
@@ -193,7 +240,31 @@ class Reporter:
             workers=tuple(workers),
             endpoints=await self._endpoints() if with_endpoints else None,
             links=await self._links() if with_endpoints else None,
+            certificates=await self._certificates() if with_endpoints else None,
+            witnesses=await self.witnesses(with_endpoints),
+            log=await self.log(),
         )
+
+    async def _certificates(self) -> tuple[CertificateStatus, ...]:
+        now = datetime.now(UTC)
+        found = []
+        for row in await self._pool.fetch(TRUST.troubled, WARN_DAYS):
+            stale = row["status"] == "good" and row["fresh_until"] < now
+            found.append(
+                CertificateStatus(
+                    sha256=row["sha256"].hex(),
+                    kind=row["kind"],
+                    subject=row["subject"],
+                    not_after=timestamp(row["not_after"]),
+                    days=(row["not_after"] - now).days,
+                    owner=row["owner"],
+                    revocation="unknown" if stale or (row["asked"] and row["status"] is None) else row["status"],
+                    reason=row["reason"] or "",
+                    answered_at=_time(row["answered_at"]),
+                    failure=row["failure"] or "",
+                )
+            )
+        return tuple(found)
 
     async def _links(self) -> tuple[LinkStatus, ...]:
         counts = await self._lanes()

@@ -44,6 +44,10 @@ class Attachments:
         created = await self._pool.fetchval(SQL.add, sha256, incoming.size, endpoint)
         return bool(created), incoming.size
 
+    async def owns(self, sha256: bytes, endpoint: int) -> bool:
+        """Whether an endpoint uploaded an attachment, and so may name it."""
+        return bool(await self._pool.fetchval(SQL.owns, sha256, endpoint))
+
     async def may_read(self, sha256: bytes, endpoint: int) -> bool:
         """Whether an endpoint uploaded an attachment or was sent a message that names it."""
         return bool(await self._pool.fetchval(SQL.may_read, sha256, endpoint))

@@ -7,6 +7,9 @@ select exists (select 1 from attachment_owner where sha256 = $1 and endpoint = $
                where u.sha256 = $1 and coalesce(s.route, m.route)::jsonb ? ($2::int)::text
                  and not exists (select 1 from recalled r where r.message = m.id and r.endpoint = $2))
 
+-- name: owns
+select exists (select 1 from attachment_owner where sha256 = $1 and endpoint = $2)
+
 -- name: add
 -- True when the endpoint did not have it before.
 with content as (insert into attachment (sha256, size, endpoint) values ($1, $2, $3) on conflict do nothing),

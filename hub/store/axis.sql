@@ -86,7 +86,8 @@ update agency set active = false, revision = $2 where code = $1
 with box as materialized (
     select lane, floor, done + '{}'::int8multirange as done from mailbox where endpoint = $1
 )
-select b.lane, i.seq, m.id, m.accepted_at, m.expires_at, m.sender, m.route, n.at as noted_at
+select b.lane, i.seq, m.id, m.accepted_at, m.expires_at, m.sender, m.route, n.at as noted_at,
+       exists (select 1 from repeated p where p.message = m.id) as repeats
 from box b
 cross join lateral (
     select seq, message from inbox
@@ -98,7 +99,7 @@ join message m on m.id = i.message
 left join axis_note n on n.endpoint = $1 and n.message = i.message
 union all
 select b.lane, coalesce((select seq from inbox where endpoint = $1 and lane = b.lane order by seq desc limit 1), 0),
-       null, null, null, null, null, null
+       null, null, null, null, null, null, false
 from box b
 order by lane, seq
 
@@ -107,7 +108,7 @@ order by lane, seq
 with box as materialized (
     select lane, floor, done + '{}'::int8multirange as done from mailbox where endpoint = $1
 )
-select b.lane, i.seq, m.id, m.accepted_at, m.expires_at, m.sender, m.route, n.at as noted_at
+select b.lane, i.seq, m.id, m.accepted_at, m.expires_at, m.sender, m.route, n.at as noted_at, false as repeats
 from box b
 cross join lateral (
     select seq, message from inbox
@@ -119,7 +120,7 @@ join message m on m.id = i.message
 left join axis_note n on n.endpoint = $1 and n.message = i.message
 union all
 select b.lane, coalesce((select seq from inbox where endpoint = $1 and lane = b.lane order by seq desc limit 1), 0),
-       null, null, null, null, null, null
+       null, null, null, null, null, null, false
 from box b
 order by lane, seq
 

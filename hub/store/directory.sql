@@ -5,14 +5,17 @@ select greatest(
     (select max(revision) from endpoint), (select max(revision) from agency),
     (select max(revision) from recipient_group), (select max(revision) from signing_key),
     (select max(revision) from credential), (select max(revision) from axis_system),
-    (select max(revision) from link), 0)
+    (select max(revision) from link), (select max(revision) from linked_hub), (select max(revision) from link_key),
+    (select max(revision) from trust_anchor),
+    (select max(revision) from key_certificate), (select max(revision) from revocation), 0)
 
 -- name: endpoints_since
-select id, name, active, rate_messages, rate_bytes, edxml_signatures, edxml_pins, edxml_any_certificate
+select id, name, active, rate_messages, rate_bytes, edxml_signatures, edxml_pins, edxml_any_certificate,
+       pdf_signatures, pdf_countersigned, signed_acknowledgements
 from endpoint where revision > $1
 
 -- name: agencies_since
-select code, name, parent, aliases, endpoint, active, mail from agency where revision > $1
+select code, name, parent, aliases, endpoint, active, mail, system from agency where revision > $1
 
 -- name: groups_since
 select name, members, active from recipient_group where revision > $1
@@ -44,6 +47,12 @@ update endpoint set rate_messages = $2, rate_bytes = $3, revision = $4 where nam
 -- name: set_endpoint_signatures
 update endpoint set edxml_signatures = $2, edxml_pins = $3, edxml_any_certificate = $4, revision = $5
 where name = $1 returning id
+
+-- name: set_endpoint_pdf_signatures
+update endpoint set pdf_signatures = $2, pdf_countersigned = $3, revision = $4 where name = $1 returning id
+
+-- name: set_endpoint_acknowledgements
+update endpoint set signed_acknowledgements = $2, revision = $3 where name = $1 returning id
 
 -- name: put_agency
 insert into agency (code, name, parent, aliases, endpoint, revision) values ($1, $2, $3, $4, $5, $6)
@@ -113,7 +122,8 @@ select label, role, created_at, expires_at from credential where role <> 'endpoi
 
 -- name: list_endpoints
 select e.id, e.name, e.active, e.created_at, s.at as seen_at, e.rate_messages, e.rate_bytes,
-       e.edxml_signatures, e.edxml_pins, e.edxml_any_certificate,
+       e.edxml_signatures, e.edxml_pins, e.edxml_any_certificate, e.pdf_signatures, e.pdf_countersigned,
+       e.signed_acknowledgements,
        (select count(*) from agency a where a.endpoint = e.id and a.active) as agencies,
        (select count(*) from credential c where c.endpoint = e.id and c.active) as credentials,
        (select count(*) from signing_key k where k.endpoint = e.id and k.active) as keys

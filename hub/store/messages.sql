@@ -24,7 +24,7 @@ where endpoint = any($1::int[]) and lane = $3
 
 -- name: progress
 -- The run that ended each endpoint's delivery of the message at sequence $2, and its place in that run.
-select k.endpoint, p.kind, p.at, p.batch, p.reason,
+select k.endpoint, p.kind, p.at, p.batch, p.code, p.reason, p.acknowledgement,
        p.leaf + (select count(*)::int from inbox i where i.endpoint = k.endpoint and i.lane = $3
                  and i.seq >= p.first_seq and i.seq < $2) as leaf
 from unnest($1::int[]) k(endpoint)
@@ -33,6 +33,28 @@ cross join lateral (
     order by first_seq desc limit 1
 ) p
 where p.last_seq >= $2
+
+-- name: handed_runs
+-- The same of the runs in which it was handed over.
+select k.endpoint, h.at, h.batch,
+       h.leaf + (select count(*)::int from inbox i where i.endpoint = k.endpoint and i.lane = $3
+                 and i.seq >= h.first_seq and i.seq < $2) as leaf
+from unnest($1::int[]) k(endpoint)
+cross join lateral (
+    select * from handed_run where endpoint = k.endpoint and lane = $3 and first_seq <= $2
+    order by first_seq desc limit 1
+) h
+where h.last_seq >= $2
+
+-- name: acknowledgements
+select id, jws, leaves from acknowledgement where id = any($1::uuid[])
+
+-- name: recorded
+-- Events of a message beside its acceptance and those of its deliveries.
+select at, kind, endpoint, batch, leaf, event from event where message = $1 order by at, batch, leaf
+
+-- name: batches
+select id, leaves, seal from batch where id = any($1::uuid[])
 
 -- name: package_signatures
 select place, status, reason, subject, fingerprint, whole, weak from package_signature where message = $1 order by place

@@ -22,7 +22,8 @@ log = structlog.get_logger()
 
 APPLICATION_NAME = "lienthong"
 MIGRATION_LOCK = 7000
-"""Advisory locks: 7000 migrations, 7001 sequences, 7002 partitions, 7003 directory, 7010… chores."""
+"""Advisory locks: 7000 migrations, 7001 sequences, 7002 partitions, 7003 directory, 7010… chores, 7020 the log,
+7021 links and the log's identity, 7023 its witnesses."""
 
 UNAVAILABLE = (
     OSError,

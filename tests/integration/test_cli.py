@@ -12,7 +12,7 @@ import click
 import orjson
 import pytest
 
-from hub.cli import main
+from hub.cli import SECTIONS, main
 from hub.evidence.keys import load_hub_key
 from hub.store.embedded import EmbeddedPostgres
 from protocol.signature import Signer, generate, load_private, public_pem
@@ -49,6 +49,13 @@ def test_every_command_explains_itself_and_can_write_json(path: tuple[str, ...])
     for option in command.params:
         if isinstance(option, click.Option) and option.name not in ("json", "endpoint", "not_before", "not_after"):
             assert option.help or isinstance(option.type, click.Choice | click.Path), (path, option.name)
+
+
+def test_every_command_has_its_section() -> None:
+    listed = [name for names in SECTIONS.values() for name in names]
+    assert sorted(listed) == sorted(main.commands)
+    told = Lienthong(Path())("--help")
+    assert all(f"\n{title}:\n" in told for title in SECTIONS) and "Others:" not in told
 
 
 def test_the_commands_are_those_that_are_documented() -> None:

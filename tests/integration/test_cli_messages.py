@@ -55,16 +55,34 @@ def test_a_document_goes_out_and_comes_in(
 
     keys = lienthong.folder / "data" / "hub-key.pub"
     assert {file.name for file in receipts.iterdir()} == {
+        f"{message}.jws",
         f"{message}.receipt.json",
         f"{message}.van-yen.handed_over.receipt.json",
         f"{message}.van-yen.receipt.json",
     }
-    for file in receipts.iterdir():
+    assert (receipts / f"{message}.jws").read_bytes() == jws.read_bytes()  # the sender keeps what it signed
+    for file in receipts.glob("*.json"):
         proof = lienthong.json("verify", file, "--hub-key", keys, "--document", jws)
         assert proof["verified"] is True and proof["event"]["id"] == name
         assert proof["hub"] == "trục Yên Bái"
         told = lienthong("verify", file, LIENTHONG_HUB_KEY=str(keys))
         assert told.startswith("Genuine: the hub trục Yên Bái sealed") and "UTC+7" in told
+
+
+def test_a_recipient_signs_what_it_acknowledges(
+    lienthong: Lienthong, tinh: dict[str, str], van_yen: dict[str, str], paper: Path, tmp_path: Path
+) -> None:
+    sent = lienthong.json("send", paper, "--from", PROVINCE, "--to", VAN_YEN, **tinh)[0]["id"]
+    assert "--key" in lienthong.fails("receive", "--into", tmp_path, "--sign", **van_yen)
+    key = lienthong.folder / "van-yen.pem"
+    lienthong("receive", "--into", tmp_path, "--sign", "--key", key, "--wait", 5, **van_yen)
+    file = tmp_path / "x.proof"
+    lienthong("proof", sent, "--out", file, **tinh)
+    keys = ("--hub-key", lienthong.folder / "data" / "hub-key.pub")
+    told = lienthong("verify", file, tmp_path / f"{sent}.jws", *keys)
+    assert "«van-yen» itself signed that it received this message" in told
+    swapped = lienthong.fails("verify", tmp_path / f"{sent}.jws", file, *keys, status=2)
+    assert "give the proof first" in swapped
 
 
 def test_documents_that_were_signed_together_are_received_and_proven_alone(

@@ -526,9 +526,8 @@ async def test_checking_begins_with_the_upload(axis: Axis) -> None:
     assert await until(kept, "the result is there before any message") == 1
 
 
-async def test_what_takes_too_long_is_asked_for_again(axis: Axis, monkeypatch: pytest.MonkeyPatch) -> None:
-    await settle(axis, Policy.REQUIRE)
-    monkeypatch.setattr(policy, "WAIT_SECONDS", 0.05)
+def _hold_checks(monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:
+    """Checks of PDFs begin when what is returned is set."""
     go_on, check = asyncio.Event(), Pool.check
 
     async def slow(self: Pool, descriptor: int, data: checks.TrustData) -> PdfResult:
@@ -536,6 +535,13 @@ async def test_what_takes_too_long_is_asked_for_again(axis: Axis, monkeypatch: p
         return await check(self, descriptor, data)
 
     monkeypatch.setattr(Pool, "check", slow)
+    return go_on
+
+
+async def test_what_takes_too_long_is_asked_for_again(axis: Axis, monkeypatch: pytest.MonkeyPatch) -> None:
+    await settle(axis, Policy.REQUIRE)
+    monkeypatch.setattr(policy, "WAIT_SECONDS", 0.05)
+    go_on = _hold_checks(monkeypatch)
     pdf = signed.issued()
     with pytest.raises(Problem) as caught:
         await send(axis, pdf)
@@ -557,13 +563,7 @@ async def test_what_takes_too_long_is_asked_for_again(axis: Axis, monkeypatch: p
 async def test_an_endpoint_waits_in_a_line_of_its_own(axis: Axis, monkeypatch: pytest.MonkeyPatch) -> None:
     await settle(axis, Policy.REQUIRE)
     monkeypatch.setattr(policy, "MAX_WAITING", 1)
-    go_on, check = asyncio.Event(), Pool.check
-
-    async def slow(self: Pool, descriptor: int, data: checks.TrustData) -> PdfResult:
-        await go_on.wait()
-        return await check(self, descriptor, data)
-
-    monkeypatch.setattr(Pool, "check", slow)
+    go_on = _hold_checks(monkeypatch)
     waiting = asyncio.create_task(send(axis, signed.issued()))
     await until(lambda: axis.hub.hub.pdf_signatures._waiting, "one waits")
     with pytest.raises(Problem) as caught:

@@ -103,12 +103,14 @@ SHELL = blocks(README, "sh")
 
 async def test_a_first_document_with_the_command_and_with_python(reader: Reader) -> None:
     block = SHELL[1]
-    if shutil.which("curl") is None:  # the hub's keys are fetched with it
+    if shutil.which("curl") is None:  # the trust file is fetched with it
         fetch = "import sys, urllib.request as u; print(u.urlopen(sys.argv[1]).read().decode())"
         block = block.replace("curl -s", f"python3 -c '{fetch}'")
     written = await reader.types(block)
     assert "1 received into received" in written
     assert "The document given is the one that the event speaks of." in written
+    assert "VERDICT: proven." in written.split("The document given", 1)[1].split("[proven] Acceptance")[0]
+    assert "[proven] Sender: " in written and "KẾT LUẬN: bằng chứng đúng." in written
     assert await reader.types(PYTHON, sys.executable, "-c") == "Báo cáo tuần 40 is at van-yen\n"
     assert (reader.folder / "nhan-duoc.txt").read_text() == "Báo cáo tuần 39\n"
     assert len(PYTHON[PYTHON.index("async def main") :].strip().splitlines()) <= 20

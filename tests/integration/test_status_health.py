@@ -17,7 +17,7 @@ import orjson
 import pytest
 
 from hub.directory import change
-from hub.doors.models import HubStatus
+from hub.doors.status_models import HubStatus
 from hub.store.embedded import EmbeddedPostgres
 from hub.store.pool import migrate, wait_until_reachable
 from protocol.problems import CATALOGUE

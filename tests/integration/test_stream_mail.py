@@ -11,7 +11,7 @@ import orjson
 import pytest
 
 from hub.couriers import stream as couriers
-from hub.doors import stream as door
+from hub.doors import stream_connection
 from protocol.manifest import open_entry
 from protocol.stream import (
     Acked,
@@ -263,7 +263,7 @@ async def test_a_wrong_acknowledgement_fails_no_other(pair: Pair, receiving: Raw
 async def test_a_flood_of_acknowledgements_is_not_read_faster_than_it_is_carried_out(
     pair: Pair, receiving: RawStream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(door, "MAX_ACK_LOAD", 10)
+    monkeypatch.setattr(stream_connection, "MAX_ACK_LOAD", 10)
     await pair.send(*["normal"] * 60)
     seqs = [entry["seq"] for entry in await receiving.mail(60)]
     longest = 0

@@ -129,15 +129,21 @@ async def test_of_many_processes_one_asks(scene: Scene) -> None:
     assert len([turn for turn in turns if turn]) == 1 == len(scene.server.requests)
 
 
-async def test_a_process_that_died_while_it_asked_holds_up_nobody_for_long(scene: Scene) -> None:
-    await scene.checkpoint(5)
+def _hang(server: Server) -> asyncio.Event:
+    """Let an authority answer nobody before what is returned is set."""
     hang = asyncio.Event()
 
     async def hanging(body: bytes) -> web.StreamResponse:
         await hang.wait()
         return web.Response()
 
-    scene.server.answer = hanging
+    server.answer = hanging
+    return hang
+
+
+async def test_a_process_that_died_while_it_asked_holds_up_nobody_for_long(scene: Scene) -> None:
+    await scene.checkpoint(5)
+    hang = _hang(scene.server)
     dying = asyncio.create_task(scene.turn())
     await scene.server.asked.wait()
     dying.cancel()
@@ -194,13 +200,7 @@ async def test_an_authority_that_is_not_there(scene: Scene) -> None:
 
 async def test_an_authority_that_does_not_answer(scene: Scene) -> None:
     await scene.checkpoint(5)
-    hang = asyncio.Event()
-
-    async def hanging(body: bytes) -> web.StreamResponse:
-        await hang.wait()
-        return web.Response()
-
-    scene.server.answer = hanging
+    hang = _hang(scene.server)
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=0.2)) as impatient:
         patient, scene.session = scene.session, impatient
         await scene.fails("it did not answer within")
