@@ -184,7 +184,8 @@ def _plain(row: asyncpg.Record) -> dict[str, object]:
     return members
 
 
-@key.command("disable", context_settings={"ignore_unknown_options": True})  # a thumbprint may begin with "-"
+# A thumbprint may begin with "-", and hold any letter: with `-h` as an option it would be a wish for help.
+@key.command("disable", context_settings={"ignore_unknown_options": True, "help_option_names": ["--help"]})
 @click.argument("kid", type=click.UNPROCESSED)
 @database_options
 @json_option

@@ -211,6 +211,12 @@ def test_an_endpoint_may_have_to_sign_what_it_acknowledges(lienthong: Lienthong)
     assert policy() == "accept"
 
 
+@pytest.mark.parametrize("kid", ["-zrGSgUa5TR9Mfihc1dJBO6gDcgFAd518aoKaYVZUsM", "-h", "_h"])
+def test_a_thumbprint_is_no_option_whatever_it_looks_like(lienthong: Lienthong, kid: str) -> None:
+    assert f"no key {kid} is registered" in lienthong.fails("key", "disable", kid)
+    assert f"no key {kid} is registered" in lienthong.fails("key", "disable", kid, "--json")
+
+
 def test_limits_of_an_endpoint_are_set_shown_and_taken_back(lienthong: Lienthong) -> None:
     lienthong.json("endpoint", "add", "mù-cang-chải")
 
