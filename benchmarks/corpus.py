@@ -131,10 +131,10 @@ class Press:
         self._codes = addresses or [code for receiver in receivers for code in receiver.codes]
         self._host = host
         self._next = first
-        self._templates: dict[tuple[int, int, bool], tuple[bytes, bytes]] = {}
+        self._templates: dict[tuple[int, int, bool], list[bytes]] = {}
 
-    def _template(self, sender: int, agency: int, urgent: bool) -> tuple[bytes, bytes]:
-        """What stands before and after the id in a payload."""
+    def _template(self, sender: int, agency: int, urgent: bool) -> list[bytes]:
+        """What stands between the places of the id in a payload."""
         key = sender, agency, urgent
         if key not in self._templates:
             document = Document(
@@ -143,7 +143,7 @@ class Press:
                 to=(self._codes[agency],),
                 subject="V/v kết nối, liên thông phần mềm quản lý văn bản với trục liên thông của tỉnh",
                 priority="urgent" if urgent else "normal",
-                code=f"{sender + 1:03}/UBND-VX",
+                code=f"{_ID.format(0)}/UBND-VX",  # of its own, or each would repeat all before it
                 type="Công văn",
                 promulgation=Promulgation("Yên Bái", "2026-03-05"),
                 signer=Person("Nguyễn Văn An", "Chủ tịch"),
@@ -153,15 +153,13 @@ class Press:
             text = (_TEXT * 8).encode()[:room].decode(errors="ignore")
             text += "." * (room - len(text.encode()))
             payload = write_document(Document(**{**_members(document), "content": text}))
-            before, _, after = payload.partition(_ID.format(0).encode())
-            self._templates[key] = before, after
+            self._templates[key] = payload.split(_ID.format(0).encode())
         return self._templates[key]
 
     def payload(self, sender: int, number: int) -> bytes:
         """What is signed of the document with this number."""
         agency = agency_of(number, len(self._senders), len(self._codes))
-        before, after = self._template(sender, agency, number % URGENT_EVERY == 0)
-        return before + _ID.format(number).encode() + after
+        return _ID.format(number).encode().join(self._template(sender, agency, number % URGENT_EVERY == 0))
 
     def heads(self, media_type: str, size: int) -> list[bytes]:
         """The head of a request with a body of `size` bytes, by sender."""
