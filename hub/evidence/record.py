@@ -18,12 +18,12 @@ import asyncpg
 import orjson
 import structlog
 
-from hub.evidence.sealing import seal
+from hub.evidence.sealing import seal_events
 from hub.relay.batcher import Batcher
 from hub.store import sql
 from hub.store.pool import UNAVAILABLE, is_away
 from hub.store.reconnect import Reconnecting
-from protocol.evidence import EventKind, Sealer, Tree, leaf_hash, timestamp
+from protocol.evidence import EventKind, Sealer, timestamp
 from protocol.ids import uuid7
 from protocol.problems import Problem
 
@@ -95,12 +95,12 @@ class Recorder:
         id_, at = uuid7(), datetime.now(UTC)
         events = [event for waiting in work for event in waiting.events]
         texts = [event.text(at) for event in events]
-        leaves = [leaf_hash(text.encode()) for text in texts]
+        sealed = await seal_events(self._sealer, map(str.encode, texts), id_, at)
         arguments = (
             id_,
             at,
-            b"".join(leaves),
-            await seal(self._sealer, Tree(leaves), str(id_), at),
+            sealed.leaves,
+            sealed.seal,
             [event.message for event in events],
             [event.kind.value for event in events],
             [event.endpoint for event in events],

@@ -7,15 +7,17 @@ takes milliseconds, and its network may take for ever.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from datetime import datetime
 from typing import TypeVar
+from uuid import UUID
 
 import structlog
 
 from hub.observe import metrics
-from protocol.evidence import Sealer, Tree
+from protocol.evidence import Sealer, Tree, leaf_hash
 from protocol.problems import Problem
 from protocol.signature import SigningError
 
@@ -34,6 +36,22 @@ async def seal(sealer: Sealer, tree: Tree, batch: str, at: datetime) -> str:
     if not sealer.slow:
         return sealer.seal(tree, batch, at)
     return await elsewhere(lambda: sealer.seal(tree, batch, at))
+
+
+@dataclass(frozen=True, slots=True)
+class Sealed:
+    """A batch of events that has its seal. `leaves`: their hashes, one after the other, as `batch` keeps them."""
+
+    leaves: bytes
+    tree: Tree
+    seal: str
+
+
+async def seal_events(sealer: Sealer, events: Iterable[bytes], batch: UUID, at: datetime) -> Sealed:
+    """Hash the texts of events (UTF-8; at least one) and seal them. Raises `Problem` key-unavailable."""
+    leaves = [leaf_hash(event) for event in events]
+    tree = Tree(leaves)
+    return Sealed(b"".join(leaves), tree, await seal(sealer, tree, str(batch), at))
 
 
 async def elsewhere(sign: Callable[[], Result]) -> Result:

@@ -219,12 +219,12 @@ class Reporter:
 
     async def log(self) -> LogGlance:
         """How far the transparency log is, and behind; also sets the gauges."""
-        reach, lag = await self._pool.fetchrow(LOG.reach), await self._pool.fetchrow(LOG.lag)
-        assert reach is not None and lag is not None
-        entries, seconds = reach["size"] or 0, max(lag["seconds"] or 0.0, 0.0)
+        reach = await self._pool.fetchrow(LOG.reach)
+        assert reach is not None
+        entries, seconds = reach["size"] or 0, max(reach["seconds"] or 0.0, 0.0)
         metrics.LOG_ENTRIES.set(entries)
         metrics.LOG_LAG.set(seconds)
-        return LogGlance(entries, _time(reach["at"]), lag["batches"], round(seconds, 3))
+        return LogGlance(entries, _time(reach["at"]), reach["waiting"], round(seconds, 3))
 
     async def status(self, with_endpoints: bool) -> HubStatus:
         """The hub at a glance; endpoints by name only when asked for."""

@@ -13,7 +13,7 @@ from typing import Any
 import asyncpg
 
 from hub.directory.follow import Directory
-from hub.evidence.sealing import seal
+from hub.evidence.sealing import Sealed, seal_events
 from hub.relay import events
 from hub.relay.acknowledgement import Acknowledgement, End, Ended, Mailbox, MovedError, Signed
 from hub.relay.batch import Batch, Submission, Ticket, digest_of, make_batch
@@ -24,7 +24,7 @@ from hub.relay.ranges import beyond, within, write_ranges
 from hub.relay.route import Route
 from hub.relay.wake import News
 from hub.store import sql
-from protocol.evidence import EventKind, Sealer, Tree, leaf_hash, timestamp
+from protocol.evidence import EventKind, Sealer, timestamp
 from protocol.ids import uuid7
 from protocol.message import Lane
 from protocol.problems import Problem
@@ -232,9 +232,7 @@ class Flush:
 
     async def write(self, connection: asyncpg.Connection) -> None:
         """Commit. Raises MovedError when a mailbox is no longer as it was read, `Problem` key-unavailable."""
-        leaves = [leaf_hash(event) for event in self._events]
-        tree = Tree(leaves)
-        sealed = await seal(self._sealer, tree, str(self.id), self.at)
+        sealed = await seal_events(self._sealer, self._events, self.id, self.at)
         moved = [
             mailbox
             for mailbox in self._mailboxes.values()
@@ -244,8 +242,8 @@ class Flush:
         arguments: list[Any] = [
             self.id,
             self.at,
-            b"".join(leaves),
-            sealed,
+            sealed.leaves,
+            sealed.seal,
             [mailbox.endpoint for mailbox in moved],
             [mailbox.lane for mailbox in moved],
             [mailbox.floor for mailbox in moved],
@@ -261,7 +259,7 @@ class Flush:
             [one.jws for _, one in signed],
             [one.leaves for _, one in signed],
         ]
-        notices = await self._notices(tree, sealed)
+        notices = await self._notices(sealed)
         try:
             if notices is None:
                 await connection.fetchval(SQL.commit_progress, *arguments)
@@ -275,12 +273,12 @@ class Flush:
                 raise MovedError from None
             raise
 
-    async def _notices(self, tree: Tree, seal: str) -> Batch | None:
+    async def _notices(self, sealed: Sealed) -> Batch | None:
         """Messages that carry receipts of refusals and expiries to the senders concerned."""
         told = [(leaf, lane, entry) for leaf, lane, entry in self._told if entry.origin != 0]
         if not told:
             return None
-        receipts = events.receipts_json(tree, [event.decode() for event in self._events], seal)
+        receipts = events.receipts_json(sealed.tree, [event.decode() for event in self._events], sealed.seal)
         ticket = Ticket(len(told))
         notices: list[Any] = []
         for leaf, lane, entry in told:

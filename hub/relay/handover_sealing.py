@@ -16,7 +16,7 @@ import structlog
 
 from hub import tasks
 from hub.directory.follow import Directory
-from hub.evidence.sealing import seal
+from hub.evidence.sealing import seal_events
 from hub.observe import metrics
 from hub.relay import events
 from hub.relay.ending import DAY, HandedRuns
@@ -27,7 +27,7 @@ from hub.store import sql
 from hub.store.pool import UNAVAILABLE
 from hub.store.reconnect import Reconnecting
 from hub.store.routes import Routes
-from protocol.evidence import Sealer, Tree, leaf_hash
+from protocol.evidence import Sealer
 from protocol.ids import uuid7
 from protocol.problems import Problem
 
@@ -127,14 +127,13 @@ class HandOverSealing:
             state[endpoint, lane].append((before[endpoint, lane, first] + 1, last + 1))
         state = {key: beyond(ranges, boxes[key]["floor"], MAX_SEALED) for key, ranges in state.items()}
         id_, at = uuid7(), datetime.now(UTC)
-        leaves = [leaf_hash(text) for text in texts]
-        sealed = await seal(self._sealer, Tree(leaves), str(id_), at)
+        sealed = await seal_events(self._sealer, texts, id_, at)
         await connection.execute(
             SQL.commit_handed,
             id_,
             at,
-            b"".join(leaves),
-            sealed,
+            sealed.leaves,
+            sealed.seal,
             [endpoint for endpoint, _ in state],
             [lane for _, lane in state],
             [write_ranges(ranges) for ranges in state.values()],

@@ -57,20 +57,19 @@ select p.first, coalesce((select min(n.first) from log_batch n where n.first > p
 from log_batch p where p.batch = $1
 
 -- name: reach
-select (select size from checkpoint order by size desc limit 1) as size,
-       (select at from checkpoint order by size desc limit 1) as at,
-       (select count(*) from log_pending) as waiting
+-- How far the log is, how many batches wait, and for how long the oldest has (by the time in its id).
+select c.size, c.at, w.waiting, w.seconds
+from (
+    select count(*) as waiting,
+           extract(epoch from now() - to_timestamp(
+               ('x' || left(replace(min(batch::text), '-', ''), 12))::bit(48)::bigint / 1000.0))::float8 as seconds
+    from log_pending
+) w
+left join (select size, at from checkpoint order by size desc limit 1) c on true
 
 -- name: batch_at
 -- The batch that holds the entry $1.
 select batch, first from log_batch where first <= $1 order by first desc limit 1
-
--- name: lag
--- How many batches wait, and for how long the oldest has (by the time in its id).
-select count(*) as batches,
-       extract(epoch from now() - to_timestamp(('x' || left(replace(min(batch::text), '-', ''), 12))::bit(48)::bigint
-                                               / 1000.0))::float8 as seconds
-from log_pending
 
 -- name: prune
 -- Of checkpoints of more than a day ago that have no time-stamp, all but the last of each hour, and of those that
