@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import asyncpg
 
@@ -174,6 +175,7 @@ class Intake:
         await self._attached.check(sender, opened)
         await self._check_references(picture, opened)
         outcomes: list[Accepted | Problem | Submission] = []
+        came: list[tuple[UUID, Beside]] = []
         ticket = Ticket(len(opened))
         pdfs_by = self._pdf_signatures.deadline()
         routed = 0
@@ -189,19 +191,15 @@ class Intake:
                 outcomes.append(problem)
                 continue
             outcomes.append(submission)
+            if item.beside is not None:
+                came.append((submission.id, item.beside))
             routed += submission.route.recipients + ROUTED_AT_ONCE // OPENED_AT_ONCE
             if routed > ROUTED_AT_ONCE:
                 routed = 0
                 await asyncio.sleep(0)
         if self._repeats.has_time():
             await self._compare(opened, outcomes)
-        await self._hops.keep(
-            [
-                (outcome.id, item.beside)
-                for outcome, item in zip(outcomes, opened, strict=True)
-                if isinstance(outcome, Submission) and isinstance(item, Opened) and item.beside is not None
-            ]
-        )
+        await self._hops.keep(came)
         return await self._answers.settle(sender, digest, outcomes, ticket)
 
     async def _compare(
