@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import re
 import socket
 import ssl
 from collections.abc import Awaitable, Callable
@@ -313,10 +312,7 @@ class Hub:
 
         app = web.Application(middlewares=[answer_problems], client_max_size=0)
         for operation in operations:
-            # aiohttp's own pattern for a parameter leaves out braces, which a sender's id may hold.
-            path = re.sub(r"\{(\w+)\}", r"{\1:[^/]+}", operation.path)
-            path = path.replace("{path:[^/]+}", "{path:.+}")  # of a tile: the one that has slashes
-            app.router.add_route(operation.method, path, operation.handler)
+            app.router.add_route(operation.method, operation.route, operation.handler)
         app.router.add_get("/openapi.json", openapi)
         vault = Vault.load(self.config.secrets_key)
         mail = AxisMail(self.readers, self.routes, self.mailboxes, self.acknowledger)

@@ -13,9 +13,7 @@ authorities between signer and anchor at the most.
 
 from __future__ import annotations
 
-import base64
-import binascii
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -39,7 +37,7 @@ Given = bytes | x509.Certificate
 """A certificate: its DER, or as `cryptography` has it."""
 
 MAX_CERTIFICATES = 20
-"""Certificates in a file or an `x5c`; a chain has three or four."""
+"""Certificates in a file; a chain has three or four."""
 MAX_CERTIFICATE_BYTES = 64 << 10
 
 _USELESS_PURPOSES = frozenset(
@@ -131,24 +129,6 @@ def load_all(data: bytes) -> list[x509.Certificate]:
     if len(found) > MAX_CERTIFICATES:
         raise CertificateError(f"the file holds {len(found)} certificates; {MAX_CERTIFICATES} are the most")
     return [load(to_der(certificate)) for certificate in found]
-
-
-def load_x5c(values: Sequence[object]) -> list[x509.Certificate]:
-    """The certificates of a JWS header's `x5c` (RFC 7515, section 4.1.6): base64 of DER, the signer's first.
-
-    They are the sender's claim and prove nothing. Raises CertificateError.
-    """
-    if not 1 <= len(values) <= MAX_CERTIFICATES:
-        raise CertificateError(f"`x5c` holds 1 to {MAX_CERTIFICATES} certificates")
-    found = []
-    for value in values:
-        try:
-            found.append(load(base64.b64decode(str(value), validate=True)))
-        except (binascii.Error, ValueError):
-            raise CertificateError(
-                "`x5c` holds something that is not base64 (with padding, not base64url)"
-            ) from None
-    return found
 
 
 def to_der(certificate: Given) -> bytes:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import hashlib
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -47,7 +49,48 @@ def _certificates(files: tuple[Path, ...]) -> dict[bytes, None]:
     return dict.fromkeys(to_der(one) for file in files for one in load_all(file.read_bytes()))
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Named:
+    """What the options name whom to trust by, under the names that `_trust_options` gives them."""
+
+    trust_files: tuple[Path, ...]
+    key_files: tuple[Path, ...]
+    log_keys: tuple[str, ...]
+    witnesses: tuple[str, ...]
+    quorum: int | None
+    anchors: tuple[Path, ...]
+    roots: tuple[Path, ...]
+
+    def trust(self) -> Trust:
+        """Everybody whom they name. Raises TrustError, NoteError, KeyFormatError, CertificateError."""
+        gathered = Gathered()
+        for file in self.trust_files:
+            gathered.add(read_trust(file.read_bytes()))
+        for file in self.key_files:
+            gathered.hub_keys |= _hub_keys(file)
+        gathered.logs |= {str(one): one for one in map(read_verifier, self.log_keys)}
+        gathered.witnesses |= {str(one): one for one in map(read_verifier, self.witnesses)}
+        gathered.anchors |= _certificates(self.anchors)
+        gathered.timestamp_roots |= _certificates(self.roots)
+        if self.quorum is not None:
+            gathered.quorum = self.quorum
+        elif self.witnesses:
+            gathered.quorum = max(gathered.quorum, len(gathered.witnesses) // 2 + 1)
+        return gathered.trust()
+
+    def digests(self) -> dict[str, str]:
+        """The SHA-256 of each list of the trusted, by its file."""
+        return {str(file): hashlib.sha256(file.read_bytes()).hexdigest() for file in self.trust_files}
+
+
 def _trust_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Options that name whom to trust; the command is given them together, as `named`."""
+
+    @functools.wraps(command)
+    def gathering(*arguments: Any, **values: Any) -> Any:
+        named = _Named(**{member.name: values.pop(member.name) for member in dataclasses.fields(_Named)})
+        return command(*arguments, named=named, **values)
+
     options = [
         click.option(
             "--trust-file",
@@ -92,35 +135,10 @@ def _trust_options(command: Callable[..., Any]) -> Callable[..., Any]:
             help="Certificates that time-stamps must lead to: PEM.",
         ),
     ]
+    made: Callable[..., Any] = gathering
     for option in reversed(options):
-        command = option(command)
-    return command
-
-
-def _trust(
-    trust_files: tuple[Path, ...],
-    key_files: tuple[Path, ...],
-    log_keys: tuple[str, ...],
-    witnesses: tuple[str, ...],
-    quorum: int | None,
-    anchors: tuple[Path, ...],
-    roots: tuple[Path, ...],
-) -> Trust:
-    """Everybody whom the options name. Raises TrustError, NoteError, KeyFormatError, CertificateError."""
-    gathered = Gathered()
-    for file in trust_files:
-        gathered.add(read_trust(file.read_bytes()))
-    for file in key_files:
-        gathered.hub_keys |= _hub_keys(file)
-    gathered.logs |= {str(one): one for one in map(read_verifier, log_keys)}
-    gathered.witnesses |= {str(one): one for one in map(read_verifier, witnesses)}
-    gathered.anchors |= _certificates(anchors)
-    gathered.timestamp_roots |= _certificates(roots)
-    if quorum is not None:
-        gathered.quorum = quorum
-    elif witnesses:
-        gathered.quorum = max(gathered.quorum, len(gathered.witnesses) // 2 + 1)
-    return gathered.trust()
+        made = option(made)
+    return made
 
 
 @click.command()
@@ -150,24 +168,18 @@ def verify(
     log_proof: Path | None,
     against: tuple[Path, ...],
     lang: Literal["vi", "en"] | None,
-    trust_files: tuple[Path, ...],
-    key_files: tuple[Path, ...],
-    log_keys: tuple[str, ...],
-    witnesses: tuple[str, ...],
-    quorum: int | None,
-    anchors: tuple[Path, ...],
-    roots: tuple[Path, ...],
+    named: _Named,
 ) -> None:
     """Check a proof (from `lienthong proof`) or a single receipt. Needs no hub and no network.
 
     The exit status is 0 when it is proven, 1 when it is not.
     """
-    if not trust_files and not key_files:
+    if not named.trust_files and not named.key_files:
         raise click.UsageError("Missing option '--hub-key' (or '--trust-file'): whom do you trust?")
     if document is not None and named_document is not None:
         raise click.UsageError("give the document once: after the file, or with --document")
     document = document or named_document
-    trust = _trust(trust_files, key_files, log_keys, witnesses, quorum, anchors, roots)
+    trust = named.trust()
     data = file.read_bytes()
     content = None if document is None else document.read_bytes()
     now = datetime.now(UTC)
@@ -178,7 +190,7 @@ def verify(
         for other in against if verdict.verified else ():
             checkpoints = read_proof(data).checkpoint, read_proof(other.read_bytes()).checkpoint
             compare_checkpoints(verdict, *checkpoints, str(other), trust)
-        _show(output, verdict, lang, verdict.members() | {"trust": _digests(trust_files)}, [], trust_files)
+        _show(output, verdict, lang, verdict.members() | {"trust": named.digests()}, [], named)
         return
     if against:
         raise click.UsageError("--against compares proofs; this is a single receipt")
@@ -188,7 +200,7 @@ def verify(
         raise click.UsageError("give the proof first, then the document")
     receipt = read_receipt(data)
     logged = None if log_proof is None else read_log_proof(log_proof.read_text(encoding="utf-8"))
-    _single(output, receipt, content, trust, now, logged, lang, trust_files)
+    _single(output, receipt, content, trust, now, logged, lang, named)
 
 
 def _single(
@@ -199,12 +211,12 @@ def _single(
     now: datetime,
     logged: InclusionProof | None,
     lang: Literal["vi", "en"] | None,
-    trust_files: tuple[Path, ...],
+    named: _Named,
 ) -> None:
     found = verify_receipt(receipt, trust.hub_keys.get, content)
     verdict = verify_single(receipt, content, trust, now, logged)
     members = verdict.members() | {"hub": found.hub, "sealed_at": found.sealed_at, "event": found.event}
-    _show(output, verdict, lang, members, _told(found, content is not None), trust_files)
+    _show(output, verdict, lang, members, _told(found, content is not None), named)
 
 
 def _told(found: Verified, compared: bool) -> list[str]:
@@ -217,15 +229,12 @@ def _told(found: Verified, compared: bool) -> list[str]:
             for name in ("from", "id", "message", "endpoint", "reason")
             if name in event
         ),
+        *([f"  handed over {local_time(event['handed_over_at'])}"] if "handed_over_at" in event else ()),
         f"  sha256   {event.get('sha256')}",
         "The document given is the one that the event speaks of."
         if compared
         else "Give --document to check that it speaks of a particular document.",
     ]
-
-
-def _digests(files: tuple[Path, ...]) -> dict[str, str]:
-    return {str(file): hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
 
 
 def _show(
@@ -234,13 +243,13 @@ def _show(
     lang: Literal["vi", "en"] | None,
     members: dict[str, object],
     first: list[str],
-    trust_files: tuple[Path, ...],
+    named: _Named,
 ) -> None:
     """Write it, and end the command with the status that it means."""
     lines = list(first)
     for language in (lang,) if lang else ("vi", "en"):
         lines += verdict.lines(language)
-        for file, digest in _digests(trust_files).items():
+        for file, digest in named.digests().items():
             words = "Danh sách tin cậy" if language == "vi" else "Whom was trusted"
             lines.append(f"{words}: {file}, SHA-256 {digest}")
         lines.append("")

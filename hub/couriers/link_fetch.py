@@ -19,7 +19,7 @@ from hub.couriers.link_axis import AxisPeer, Listed, PeerError, PeerRefusedError
 from hub.couriers.link_health import Deferred, Health, Transfers
 from hub.directory.follow import Directory
 from hub.directory.picture import Link, Picture
-from hub.doors.edxml_body import INLINE_XML_BYTES, Body
+from hub.doors.edxml_body import Body, in_memory
 from hub.relay.format import Kind
 from hub.relay.intake import Intake
 from hub.relay.opening import Sender
@@ -185,10 +185,8 @@ class Fetcher:
             await self._refuse(item, problem)
             return
         try:
-            small = incoming.size <= INLINE_XML_BYTES
-            with self._intake.room(self._sender, incoming.size if small else 0):
-                held = await asyncio.to_thread(incoming.path.read_bytes) if small else None
-                await self._submit(item, Body(incoming.sha256, incoming.size, held, incoming))
+            with self._intake.room(self._sender, in_memory(incoming)):
+                await self._submit(item, await Body.of(incoming))
         finally:
             incoming.drop()
 

@@ -23,7 +23,7 @@ from hub.couriers.link_native import NativePeer
 from hub.couriers.link_native_sync import NativeSync
 from hub.couriers.link_told import Teller
 from hub.directory.picture import Link
-from hub.doors.edxml_body import INLINE_XML_BYTES, Body
+from hub.doors.edxml_body import Body, in_memory
 from hub.relay.answering import Accepted
 from hub.relay.intake import Intake
 from hub.relay.opening import Sender
@@ -269,10 +269,8 @@ class NativeFetcher:
         with self._intake.upload(self._sender):
             incoming = await self._blobs.receive(self._bytes(entry), self._peer.max_bytes)
         try:
-            small = incoming.size <= INLINE_XML_BYTES
-            with self._intake.room(self._sender, incoming.size if small else 0):
-                held = await asyncio.to_thread(incoming.path.read_bytes) if small else None
-                stored = await Body(incoming.sha256, incoming.size, held, incoming).read()
+            with self._intake.room(self._sender, in_memory(incoming)):
+                stored = await (await Body.of(incoming)).read()
                 if stored.digest.hex() != entry.sha256:
                     raise PeerError("a message came broken")
                 accepted = await self._intake.edxml(self._sender, stored, _beside(entry))

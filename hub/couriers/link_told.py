@@ -21,7 +21,7 @@ import structlog
 
 from hub.couriers.link_word import status_of_notice
 from hub.directory.follow import Directory
-from hub.evidence.sealing import seal
+from hub.evidence.sealing import seal_events
 from hub.relay import events
 from hub.relay.batch import Submission, Ticket, digest_of, make_batch
 from hub.relay.format import Format, Kind
@@ -32,7 +32,7 @@ from hub.relay.wake import News
 from hub.store import sql
 from hub.store.routes import Routes
 from protocol import edxml
-from protocol.evidence import EventKind, Receipt, Sealer, Tree, leaf_hash, timestamp
+from protocol.evidence import EventKind, Receipt, Sealer, timestamp
 from protocol.ids import uuid7
 from protocol.message import Lane
 from protocol.problems import Problem
@@ -152,10 +152,9 @@ class Teller:
                 },
             }
         ).decode()
-        leaf = leaf_hash(text.encode())
-        tree, batch = Tree([leaf]), uuid7()
-        sealed = await seal(self._sealer, tree, str(batch), now)
-        (body,) = events.receipts_json(tree, [text], sealed)
+        batch = uuid7()
+        sealed = await seal_events(self._sealer, [text.encode()], batch, now)
+        (body,) = events.receipts_json(sealed.tree, [text], sealed.seal)
         notice = Submission(
             ticket=Ticket(1),
             endpoint=0,
@@ -172,10 +171,10 @@ class Teller:
             document_id=str(original["id"]),
         )
         notices = await make_batch([notice], self._sealer)
-        kinds = [word.kind.value], [endpoint], [text]
+        event = batch, now, sealed.leaves, sealed.seal, [original["id"]], [word.kind.value], [endpoint], [text]
         try:
             async with self._pool.acquire() as connection, connection.transaction():
-                await connection.fetchval(SQL.seal_event, batch, now, leaf, sealed, [original["id"]], *kinds)
+                await connection.fetchval(RELAY.commit_events, *event)
                 base, *_ = await connection.fetchval(RELAY.commit_messages, *notices.arguments({}, []))
         except asyncpg.PostgresError as error:
             if error.sqlstate == "LT409":  # another process was faster

@@ -34,6 +34,13 @@ class Body:
         self._content = content
         self._incoming = incoming
 
+    @classmethod
+    async def of(cls, incoming: Incoming) -> Body:
+        """What has arrived on disk. The caller has room for as much as `in_memory` says, and drops `incoming`."""
+        small = incoming.size <= INLINE_XML_BYTES
+        held = await asyncio.to_thread(incoming.path.read_bytes) if small else None
+        return cls(incoming.sha256, incoming.size, held, incoming)
+
     async def read(self) -> Stored:
         """What the intake takes: its header, or why it has none, since that refusal is sealed like any other."""
         if self._incoming is None:
@@ -49,6 +56,11 @@ class Body:
     async def _keep(self) -> None:
         assert self._incoming is not None
         await asyncio.to_thread(self._incoming.keep)
+
+
+def in_memory(incoming: Incoming) -> int:
+    """How many bytes of what has arrived on disk `Body.of` holds in memory: a small message whole, else none."""
+    return incoming.size if incoming.size <= INLINE_XML_BYTES else 0
 
 
 def edxml_sizes(request: web.Request) -> tuple[int, int]:
@@ -75,11 +87,8 @@ async def edxml_body(
         stream = chunks(request, config.max_xml_bytes, seconds, in_pieces(room, piece))
         incoming = await blobs.receive(stream, config.max_xml_bytes)
     try:
-        small = incoming.size <= INLINE_XML_BYTES
-        if small:
-            room.reach(incoming.size)
-        held = await asyncio.to_thread(incoming.path.read_bytes) if small else None
-        yield Body(incoming.sha256, incoming.size, held, incoming)
+        room.reach(in_memory(incoming))
+        yield await Body.of(incoming)
     finally:
         incoming.drop()
 

@@ -21,7 +21,7 @@ from hub.directory import hubs
 from hub.directory.change import DirectoryError
 from hub.directory.follow import Directory
 from hub.directory.picture import Hub, Picture
-from hub.doors.edxml_body import INLINE_XML_BYTES, Body
+from hub.doors.edxml_body import Body, in_memory
 from hub.doors.http import Caller, Gate, chunks, in_pieces, json_response, read_body, read_json, sizes
 from hub.doors.models import Submitted
 from hub.doors.native import NDJSON
@@ -164,11 +164,8 @@ class LinkDoor:
             beside = _read(_beside, first)
             incoming = await self._blobs.receive(rest, self._config.max_xml_bytes)
             try:
-                small = incoming.size <= INLINE_XML_BYTES
-                if small:
-                    room.reach(incoming.size)
-                held = await asyncio.to_thread(incoming.path.read_bytes) if small else None
-                stored = await Body(incoming.sha256, incoming.size, held, incoming).read()
+                room.reach(in_memory(incoming))
+                stored = await (await Body.of(incoming)).read()
                 accepted = await self._intake.edxml(sender, stored, beside)
             finally:
                 incoming.drop()

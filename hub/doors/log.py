@@ -67,6 +67,7 @@ class LogDoor:
                 {200: Answer("Hashes of 32 bytes (c2sp.org/tlog-tiles)", None, ("application/octet-stream",))},
                 (404,),
                 path_parameters={"path": str},
+                rest="path",
                 tag="log",
                 open=True,
                 description="The path is `<level>/<index>` or `entries/<index>`, with `.p/<width>` for a tile "

@@ -4,6 +4,7 @@ OpenAPI document. What validates a request and what describes it are the same ty
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -44,8 +45,21 @@ class Operation:
     body: Body | None = None
     query: type[Any] | None = None
     path_parameters: Mapping[str, Any] = field(default_factory=dict)
+    rest: str | None = None
+    """The path parameter that takes all that is left of the path, slashes too."""
     headers: Mapping[str, str] = field(default_factory=dict)
     tag: str = ""
     open: bool = False
     """Whether it needs no credential."""
     description: str = ""
+
+    @property
+    def route(self) -> str:
+        """The path as aiohttp routes it, whose own pattern for a parameter leaves out braces: a sender's id may
+        hold them.
+        """
+        return re.sub(
+            r"\{(\w+)\}",
+            lambda found: f"{{{found[1]}:{'.+' if found[1] == self.rest else '[^/]+'}}}",
+            self.path,
+        )

@@ -50,9 +50,9 @@ class StoredEvents:
     async def at(self, index: int) -> StoredEvent | None:
         """What is there under the log's entry `index`; None when the log does not reach so far."""
         async with self._pool.acquire() as connection:
-            reach = await connection.fetchrow(SQL.reach)
+            size = await connection.fetchval(SQL.size)
             place = await connection.fetchrow(SQL.batch_at, index)
-            if reach is None or index >= (reach["size"] or 0) or place is None:
+            if index >= size or place is None:
                 return None
             batch, leaf = place["batch"], index - place["first"]
             row = await connection.fetchrow(MESSAGES.batch, batch)

@@ -42,8 +42,6 @@ ANSWER_SECONDS = 10.0
 LONGEST_PAUSE = 60.0
 TRIES = 3
 """How often a witness may name another size before its answer counts as a failure."""
-RECENT = 10_000
-"""Signatures among which `newest_cosigned` looks."""
 STORE = (*UNAVAILABLE, TimeoutError, asyncpg.PostgresError)
 
 
@@ -58,14 +56,6 @@ class WitnessRefusalError(WitnessFailureError):
 class _Checkpoint(NamedTuple):
     size: int
     note: str
-
-
-async def newest_cosigned(pool: asyncpg.Pool[Any], quorum: int, size: int = 0) -> asyncpg.Record | None:
-    """The newest checkpoint of at least `size` entries that `quorum` witnesses signed (size, at, root, note).
-
-    `Log.signed` gives it with their lines. None when there is none among the `RECENT` newest signatures.
-    """
-    return await pool.fetchrow(SQL.cosigned, size, quorum, RECENT)
 
 
 async def states(pool: asyncpg.Pool[Any], witnesses: Sequence[WitnessSetting]) -> list[asyncpg.Record]:

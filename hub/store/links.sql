@@ -138,9 +138,6 @@ select id, sender, sender_id, kind, format, document_id, endpoint, digest, lane,
 -- Whether a notice of the hub's was given under this name before.
 select exists (select 1 from submission where endpoint = 0 and sender_id = $1)
 
--- name: seal_event
-select commit_events($1, $2, $3, $4, $5, $6, $7, $8)
-
 -- name: create_import
 create temporary table linked (code text, name text, parent text, mail text, aliases text[], system text)
 on commit drop

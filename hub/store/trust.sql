@@ -140,9 +140,6 @@ set asked_at = excluded.asked_at, answered_at = coalesce(excluded.answered_at, r
 -- So that everything is asked anew at the next turn.
 delete from revocation_question
 
--- name: questions
-select certificate, asked_at, answered_at, failures, failure from revocation_question where failures > 0
-
 -- -- ends ----------------------------------------------------------------------------------------
 
 -- name: in_use

@@ -35,13 +35,3 @@ select n.name, w.size, w.at, w.clock_seconds, coalesce(w.failures, 0) as failure
        )), 0)::float8 as lag
 from unnest($1::text[]) with ordinality as n (name, place) left join witness w using (name)
 order by n.place
-
--- name: cosigned
--- The newest checkpoint of at least $1 entries that $2 witnesses signed, among the $3 newest signatures.
-select c.size, c.at, c.root, c.note
-from (
-    select size from (
-        select size from checkpoint_signature where size >= $1 order by size desc limit $3
-    ) s
-    group by size having count(*) >= $2 order by size desc limit 1
-) best join checkpoint c using (size)

@@ -87,7 +87,6 @@ class LogClient:
         timeout: float = TIMEOUT_SECONDS,
     ) -> None:
         self.url = url.rstrip("/")
-        self.has_token = bool(token)
         self._headers = {"Authorization": f"Bearer {token}"} if token else {}
         self._tls = tls
         self._timeout = timeout

@@ -16,7 +16,8 @@ from tests.integration.test_readme import page, table
 PAGE = page("connecting-with-the-axis-sdk.md")
 FOLDER = Path(__file__).parent
 TESTS = "".join(
-    path.read_text(encoding="utf-8") for path in [*FOLDER.glob("test_vxp_*.py"), FOLDER / "test_pdf_signatures.py"]
+    path.read_text(encoding="utf-8")
+    for path in [*FOLDER.glob("test_vxp_*.py"), FOLDER.parent / "support" / "pdf_scene.py"]
 )
 
 

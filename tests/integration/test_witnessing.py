@@ -6,20 +6,27 @@ import asyncio
 import contextlib
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
+from datetime import UTC, datetime
 
 import aiohttp
+import orjson
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from hub.config import WitnessSetting
 from hub.evidence import witnessing
-from hub.evidence.witnessing import newest_cosigned
 from hub.listener import listen
-from protocol.log import open_checkpoint
+from protocol.client.log import LogClient
+from protocol.evidence import Receipt
+from protocol.log import InclusionProof, open_checkpoint, read_proof
 from protocol.note import COSIGNATURE, Verifier
+from protocol.proof_trust import Trust
+from protocol.proof_verify import verify_single
+from protocol.signature import from_jwk, generate, parse, thumbprint
 from tests.conftest import StartHub
 from tests.support import witness_scene
+from tests.support.parties import VAN_YEN
 from tests.support.small_log import SmallLog
 from tests.support.until import until
 from tests.support.witness_scene import Scene, follow, settings
@@ -65,16 +72,38 @@ async def test_two_witnesses_sign_every_newest_checkpoint(
 async def test_a_proof_may_ask_for_a_quorum(
     scene: Scene, witnesses: tuple[RunningWitness, RunningWitness]
 ) -> None:
-    await scene.send(3)
-    checkpoint = await scene.cosigned(*witnesses, size=3)
-    pool = scene.hub.hub.pool
-    row = await newest_cosigned(pool, 2, checkpoint.size)
-    assert row is not None and (row["size"], row["root"]) == (checkpoint.size, checkpoint.root)
-    assert await newest_cosigned(pool, 3) is None
-    assert await newest_cosigned(pool, 1, checkpoint.size + 1) is None
-    await scene.hub.connection.execute("delete from checkpoint_signature where size = $1", checkpoint.size)
-    older = await newest_cosigned(pool, 2)
-    assert older is None or older["size"] < checkpoint.size
+    verifiers = [witness.verifier for witness in witnesses]
+    async with scene.province.client(scene.hub.url) as client, LogClient(scene.hub.url) as log:
+        keys = {thumbprint(key): key for key in map(from_jwk, await client.hub_keys())}
+
+        async def sent() -> Receipt:
+            return (await client.submit(client.sign(scene.province.document(VAN_YEN)))).receipt
+
+        async def place(receipt: Receipt) -> InclusionProof:
+            batch = orjson.loads(parse(receipt.seal.encode()).payload)["batch"]
+            found = await until(lambda: log.proof(batch, receipt.index), "the event is in the log")
+            assert found is not None
+            return read_proof(found)
+
+        def proven(receipt: Receipt, proof: InclusionProof, quorum: int, *others: Verifier) -> bool:
+            trust = Trust(keys, (scene.log,), (*verifiers, *others), quorum)
+            return verify_single(receipt, None, trust, datetime.now(UTC), proof).verified
+
+        seen = await sent()
+        await scene.cosigned(*witnesses, size=1)
+        await scene.hub.hub.witnessing.stop()
+        unseen = await sent()
+        bare = await place(unseen)
+        checkpoint, _, signed = open_checkpoint(bare.checkpoint, scene.log, verifiers)
+        assert checkpoint.size > bare.index and signed == []
+        assert proven(unseen, bare, 0) and not proven(unseen, bare, 1)
+        # A checkpoint that nobody signed along is newer, but covers no more of this one.
+        proof = await place(seen)
+        older, _, signed = open_checkpoint(proof.checkpoint, scene.log, verifiers)
+        assert proof.index < older.size < checkpoint.size and len(signed) == 2
+        assert proven(seen, proof, 2)
+        stranger = Verifier("người-lạ", generate("EdDSA").public_key(), COSIGNATURE)  # type: ignore[arg-type]
+        assert not proven(seen, proof, 3, stranger)
 
 
 async def test_of_several_processes_one_brings_them(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import rsa
@@ -18,7 +16,6 @@ from protocol.certificate import (
     issuer,
     load,
     load_all,
-    load_x5c,
     public_key,
     sha256,
     subject,
@@ -183,14 +180,6 @@ def test_files_of_certificates() -> None:
         load_all(b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n")
     with pytest.raises(CertificateError, match="at most"):
         load(b"0" * 100_000)
-
-
-def test_x5c_of_a_header() -> None:
-    values = [base64.b64encode(to_der(one.certificate)).decode() for one in (LEAF, BETWEEN)]
-    assert load_x5c(values) == [LEAF.certificate, BETWEEN.certificate]
-    for wrong in ([], ["!"], [b64url(to_der(LEAF.certificate))], [17], ["AAAA"], values * 11):
-        with pytest.raises(CertificateError):
-            load_x5c(wrong)
 
 
 def test_names() -> None:
