@@ -1,7 +1,8 @@
 """One stream of the hub: its submissions, its mail and its acknowledgements, until either end closes it.
 
-What comes in one turn of the event loop is taken in together, whatever frames it came in. A submission that
-finds no room in the hub waits, and its credit with it, which slows its sender down; acknowledgements pass it.
+What comes in one turn of the event loop is taken in together, whatever frames it came in, and while a group is on
+its way to the disk, the next one gathers (docs/adr/0059). A submission that finds no room in the hub waits, and
+its credit with it, which slows its sender down; acknowledgements pass it.
 """
 
 from __future__ import annotations
@@ -52,6 +53,8 @@ _SIGNED_BYTES = 20
 """What an entry takes of a signed acknowledgement, about."""
 MAX_ACK_LOAD = 50_000
 """Acknowledgements (frames and entries in them) that wait for those under way; then nothing more is read."""
+GATHER_SECONDS = 0.1
+"""How long submissions gather at most: the group before may wait for something else than the disk."""
 ANSWERS_BYTES = 16 << 20
 """Beyond it, what came together is answered in a frame for each submission."""
 
@@ -67,12 +70,14 @@ class Connection:
         "_asked",
         "_courier",
         "_door",
+        "_gathering",
         "_group",
         "_heard",
         "_request",
         "_sender",
         "_session",
         "_tasks",
+        "_under_way",
         "_ws",
     )
 
@@ -86,6 +91,9 @@ class Connection:
         self._session = Session(Role.HUB)
         self._courier: StreamCourier | None = None
         self._group: list[Submit] = []
+        self._gathering: asyncio.TimerHandle | None = None
+        self._under_way = 0
+        """Groups taken in and not answered."""
         self._acks: list[Ack] = []
         self._ack_load = 0
         self._acknowledging: asyncio.Task[None] | None = None
@@ -132,7 +140,7 @@ class Connection:
             frame = session.receive(message.data)
             if isinstance(frame, Submit):
                 if not self._group:
-                    asyncio.get_running_loop().call_soon(self._take_in)
+                    asyncio.get_running_loop().call_soon(self._take_in_soon)
                 self._group.append(frame)
             elif isinstance(frame, Ack):
                 self._acks.append(frame)
@@ -172,15 +180,30 @@ class Connection:
 
     # -- submissions ----------------------------------------------------------------------------
 
+    def _take_in_soon(self) -> None:
+        if not self._under_way:
+            self._take_in()
+        elif self._gathering is None:
+            self._gathering = asyncio.get_running_loop().call_later(GATHER_SECONDS, self._take_in)
+
     def _take_in(self) -> None:
         """Take in what came together: each manifest alone, all else as one, and answered in one frame."""
+        if self._gathering is not None:
+            self._gathering.cancel()
+            self._gathering = None
         group, self._group = self._group, []
         singles = [frame for frame in group if not frame.manifest]
         if singles:
-            self._start(self._submit_messages(singles))
+            self._under_way += 1
+            self._start(self._submit_messages(singles)).add_done_callback(self._answered)
         for frame in group:
             if frame.manifest:
                 self._start(self._submit_manifest(frame))
+
+    def _answered(self, task: asyncio.Task[None]) -> None:
+        self._under_way -= 1
+        if self._group:
+            self._take_in()
 
     async def _submit_messages(self, frames: list[Submit]) -> None:
         self._door.gate.endpoint(self._request)  # the token may have been revoked since

@@ -10,6 +10,7 @@ import orjson
 import pytest
 
 from hub.doors import stream as door
+from hub.doors import stream_connection
 from protocol.manifest import seal_documents
 from protocol.signature import Signer, generate, to_jwk
 from protocol.stream import (
@@ -28,6 +29,8 @@ from tests.support.pair import Pair
 from tests.support.parties import PROVINCE, VAN_YEN
 from tests.support.stream import RawStream, document, message, prove, raw_stream
 from tests.support.until import until
+
+WAITING = "select count(*) from pg_locks where locktype = 'advisory' and objid = 7001 and not granted"
 
 
 async def test_submissions_go_out_without_waiting_and_each_is_answered(pair: Pair, sending: RawStream) -> None:
@@ -111,12 +114,46 @@ async def test_a_submission_is_carried_out_when_its_sender_has_gone(
         await connection.execute("select pg_advisory_xact_lock(7001)")  # commits are held up
         async with raw_stream(http, pair.hub.url, pair.province) as stream:
             await stream.submit(raw)
-            waiting = "select true from pg_locks where locktype = 'advisory' and objid = 7001 and not granted"
-            await until(lambda: connection.fetchval(waiting), "the message is being committed")
+            await until(lambda: connection.fetchval(WAITING), "the message is being committed")
             stream.ws._response.close()  # cut, without a goodbye
     await until(lambda: len(pair.hub.hub.streams) == 0, "the hub has noticed")
     assert len(await whole_mailbox(pair.receiver)) == 1
     assert (await pair.sender.submit(raw)).duplicate
+
+
+async def test_what_comes_during_a_commit_goes_together(
+    pair: Pair, sending: RawStream, connection: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stream_connection, "GATHER_SECONDS", 3600.0)
+    async with connection.transaction():
+        await connection.execute("select pg_advisory_xact_lock(7001)")  # commits are held up
+        first = await sending.submit(message(pair))
+        await until(lambda: connection.fetchval(WAITING), "the first is being committed")
+        rest = [await sending.submit(message(pair)) for _ in range(4)]
+        (stream,) = pair.hub.hub.streams._connections
+        await until(lambda: len(stream._group) == 4, "the others have come, and gather")
+        assert await connection.fetchval(WAITING) == 1
+    assert [answer.n for answer in (await sending.hear(Answers)).answers] == [first]
+    assert [answer.n for answer in (await sending.hear(Answers)).answers] == rest
+    assert await connection.fetchval("select count(*) from batch where seq_base > 0") == 2
+
+
+async def test_what_takes_long_is_not_waited_for(
+    pair: Pair, sending: RawStream, connection: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stream_connection, "GATHER_SECONDS", 0.0)
+    async with connection.transaction():
+        await connection.execute("select pg_advisory_xact_lock(7001)")
+        numbers = [await sending.submit(message(pair))]
+        await until(lambda: connection.fetchval(WAITING), "the first is being committed")
+        numbers.append(await sending.submit(message(pair)))
+        await until(lambda: _waiting(connection, 2), "so is the second")
+    answers = await sending.answers(*numbers)
+    assert [answers[n][0]["status"] for n in numbers] == [202, 202]
+
+
+async def _waiting(connection: asyncpg.Connection, count: int) -> bool:
+    return bool(await connection.fetchval(WAITING) == count)
 
 
 async def test_credit_falls_with_the_number_of_streams(start_hub: StartHub, http: aiohttp.ClientSession) -> None:
