@@ -39,8 +39,9 @@ def read_event(work: Work, number: int, evidence: Evidence) -> Event:
     """An event whose receipt is right and which is about this message. Raises EvidenceError."""
     found = verify_receipt(evidence.receipt, work.trust.hub_keys.get)
     event, message = found.event, work.proof.message
-    kind, at = event.get("event"), event.get("at")
-    if not isinstance(kind, str) or read_moment(at) is None or read_moment(found.sealed_at) is None:
+    kind = event.get("event")
+    times = event.get("at"), event.get("handed_over_at", found.sealed_at), found.sealed_at
+    if not isinstance(kind, str) or None in map(read_moment, times):
         raise EvidenceError("the event does not say what happened, or when")
     if event.get("message") != message.id or event.get("sha256", message.sha256) != message.sha256:
         raise EvidenceError("the event is genuine but about another message")
@@ -121,10 +122,13 @@ def told(verdict: Verdict, event: Event) -> None:
         found = str(pdf.get("verdict"))
         vi, en = PDF.get(found, (found, found))
         more = f" Máy chủ thấy: {vi}.", f" What the hub found: {en}."
-    at = shown(event.at)
-    verdict.add(
-        "events", "event", "proven", kind=KINDS.get(kind, (kind, kind)), whom=whom or "–", at=at, more=more
-    )
+    steps = [(kind, event.at, more)]
+    handed_over = read_moment(members.get("handed_over_at"))
+    if handed_over is not None:
+        steps.insert(0, (EventKind.HANDED_OVER, handed_over, ""))
+    for step, at, rest in steps:
+        words = KINDS.get(step, (step, step))
+        verdict.add("events", "event", "proven", kind=words, whom=whom or "–", at=shown(at), more=rest)
 
 
 def _beyond(work: Work, event: Event) -> None:

@@ -28,11 +28,11 @@ evidence.Tree = _Tree  # type: ignore[assignment, misc]
 evidence.Sealer.seal = lambda self, tree, batch, at: ""  # type: ignore[method-assign]
 
 from hub.evidence.integrate import Integrator  # noqa: E402 - after what is replaced above
-from hub.relay import ending, events, handover_sealing  # noqa: E402
+from hub.relay import events, handover_sealing, handovers  # noqa: E402
 
 Integrator.start = lambda self: None  # type: ignore[method-assign]
 handover_sealing.HandOverSealing.start = lambda self: None  # type: ignore[method-assign]
-ending.HandedRuns.cut = lambda self, *entries: None  # type: ignore[method-assign, assignment]
+handovers.HandOvers.note = lambda self, *given: None  # type: ignore[method-assign, assignment]
 for _name in ("accepted", "rejected", "about"):
     setattr(events, _name, lambda *members, **named: "")
 events.around = lambda *members: ("", "")  # type: ignore[assignment]

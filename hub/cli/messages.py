@@ -371,7 +371,8 @@ def status(output: Output, message_id: str, receipt_dir: Path | None, hub: _Hub)
         receipts = [(timeline["id"], timeline["accepted"])]
         for d in timeline["deliveries"]:
             handed = d.get("handed_over", {}).get("receipt")
-            receipts.append((f"{timeline['id']}.{d['endpoint']}.handed_over", handed))
+            if handed != d.get("receipt") or d["state"] == "handed_over":  # else that of the end says it, too
+                receipts.append((f"{timeline['id']}.{d['endpoint']}.handed_over", handed))
             if d["state"] != "handed_over":
                 receipts.append((f"{timeline['id']}.{d['endpoint']}", d.get("receipt")))
         for name, receipt in receipts:

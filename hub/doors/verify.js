@@ -322,7 +322,8 @@ async function readReceipt(trust, receipt) {
 async function readEvent(work, number, evidence) {
   const { event, leaf, sealed } = await readReceipt(work.trust, evidence.receipt);
   const [at, sealedAt] = [moment(event.at), moment(sealed.at)];
-  if (typeof event.event !== "string" || at === null || sealedAt === null) {
+  const given = event.handed_over_at === undefined ? at : moment(event.handed_over_at);
+  if (typeof event.event !== "string" || at === null || sealedAt === null || given === null) {
     throw new Refused("the event does not say what happened, or when");
   }
   const message = work.proof.message;
@@ -677,8 +678,14 @@ function told(verdict, event, agencies, words) {
     const [vi, en] = Object.hasOwn(words.PDF, found) ? words.PDF[found] : [found, found];
     more = [` Máy chủ thấy: ${vi}.`, ` What the hub found: ${en}.`];
   }
-  const label = Object.hasOwn(words.KINDS, kind) ? words.KINDS[kind] : kind;
-  verdict.add("events", "event", "proven", { kind: label, whom: whom || "–", at: shown(event.at), more });
+  const steps = [[kind, event.at, more]];
+  if (event.event.handed_over_at !== undefined) {
+    steps.unshift(["handed_over", moment(event.event.handed_over_at), ""]);
+  }
+  for (const [step, at, rest] of steps) {
+    const label = Object.hasOwn(words.KINDS, step) ? words.KINDS[step] : step;
+    verdict.add("events", "event", "proven", { kind: label, whom: whom || "–", at: shown(at), more: rest });
+  }
 }
 
 // The receipt that another hub gave for the same message.

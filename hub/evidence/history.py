@@ -51,9 +51,10 @@ class Event:
 class Delivery:
     """One message at one endpoint.
 
-    `state` is ``waiting``, ``handed_over`` or the kind of event that ended the delivery. `handed_over` is that
-    event where it is sealed; it is not when the recipient was given the message less than two seconds ago, by
-    another process than the one that it acknowledged to, or by one that died since.
+    `state` is ``waiting``, ``handed_over`` or the kind of event that ended the delivery. `handed_over`, where it
+    is sealed, is proven by an event of its own or by that of the end. It is not when the recipient was given the
+    message less than two seconds ago, by another process than the one that it acknowledged to, or by one that died
+    since.
     """
 
     endpoint: str
@@ -227,8 +228,11 @@ class History:
                 run["code"],
                 run["reason"],
                 None if end.acknowledgement is None else end.acknowledgement.sha256,
+                None if run["handed_at"] is None else timestamp(run["handed_at"]),
             )
             end.receipt = self._proof(text, run, found, row["id"])
+            if handed_over is None and run["handed_at"] is not None:
+                handed_over = Event(EventKind.HANDED_OVER, run["handed_at"], end.receipt, name, codes)
         return Delivery(name, codes, kind.value, handed_over, end)
 
     def _recorded(self, one: asyncpg.Record, message: UUID, found: _Found) -> Event:

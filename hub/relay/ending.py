@@ -1,11 +1,11 @@
 """One sealed batch of ended deliveries: its events, its runs, and the mailboxes' new state.
 
-An entry that was handed over a moment ago has two events in the batch: that it was handed over, and how it ended.
+The event of an entry that was handed over a moment ago says since when the recipient had it: both in one leaf.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from typing import Any
@@ -19,7 +19,7 @@ from hub.relay.acknowledgement import Acknowledgement, End, Ended, Mailbox, Move
 from hub.relay.batch import Batch, Submission, Ticket, digest_of, make_batch
 from hub.relay.format import Format, Kind
 from hub.relay.handed import Entry
-from hub.relay.handovers import MAX_SEALED, TOGETHER, HandOvers
+from hub.relay.handovers import MAX_SEALED, HandOvers, given_together
 from hub.relay.ranges import beyond, within, write_ranges
 from hub.relay.route import Route
 from hub.relay.wake import News
@@ -40,53 +40,6 @@ SHOWN = timedelta(days=7)
 be read: there the list of what was sent says the same, for good."""
 _ACKNOWLEDGED = End(EventKind.ACKNOWLEDGED)
 
-HandedRun = tuple[int, int, int, int, datetime, int]
-"""Endpoint, lane, first and last sequence, time, leaf of the first."""
-
-
-class HandedRuns:
-    """Runs of hand-overs in a batch, and their events."""
-
-    def __init__(self, texts: list[bytes]) -> None:
-        """`texts` gets the events, in UTF-8."""
-        self.rows: list[HandedRun] = []
-        self._texts = texts
-
-    def cut(
-        self,
-        endpoint: int,
-        lane: int,
-        seqs: list[int],
-        abouts: list[bytes],
-        times: Sequence[datetime | None],
-        cuts: set[int],
-    ) -> None:
-        """Add entries of one lane that were given at `times`, but for a None. A run begins at each of `cuts`, and
-        where an entry was given too long after the first of the run."""
-        start, first = 0, None
-        latest: datetime | None = None
-        for place, at in enumerate(times):
-            if first is None or latest is None:
-                start, first, latest = place, at, at
-            elif at is not latest or place in cuts:
-                if at is None or place in cuts or not -TOGETHER <= at - first <= TOGETHER:
-                    self._add(endpoint, lane, seqs, abouts, start, place, latest)
-                    start, first, latest = place, at, at
-                else:
-                    latest = max(latest, at)
-        if latest is not None:
-            self._add(endpoint, lane, seqs, abouts, start, len(times), latest)
-
-    def _add(
-        self, endpoint: int, lane: int, seqs: list[int], abouts: list[bytes], start: int, end: int, at: datetime
-    ) -> None:
-        self.rows.append((endpoint, lane, seqs[start], seqs[end - 1], at, len(self._texts)))
-        before, after = map(str.encode, events.around(EventKind.HANDED_OVER, timestamp(at)))
-        self._texts += [before + about + after for about in abouts[start:end]]
-
-    def columns(self) -> Iterator[list[Any]]:
-        return ([row[column] for row in self.rows] for column in range(6))
-
 
 class Flush:
     """One sealed batch of ended deliveries, ready to be written."""
@@ -99,16 +52,16 @@ class Flush:
         mailboxes: dict[tuple[int, int], Mailbox],
         handovers: HandOvers,
     ) -> None:
-        """Takes out of `handovers` what it seals; `undo` puts it back. Raises `Problem` bad-request."""
+        """Takes out of `handovers` what it tells of; `undo` puts it back. Raises `Problem` bad-request."""
         self.id = uuid7()
         self.at = datetime.now(UTC)
         self.ended = {id(request): Ended() for request in requests}
-        self.runs: list[tuple[int, int, int, int, int, int, str | None, str | None, Any]] = []
+        self.runs: list[tuple[Any, ...]] = []
+        """Rows of `progress`, as `commit_progress` takes them."""
         self.news: News = []
         self._sealer = sealer
         self._mailboxes = mailboxes
         self._events: list[bytes] = []
-        self._handed = HandedRuns(self._events)
         self._handovers = handovers
         self._taken: list[tuple[Mailbox, list[datetime | None]]] = []
         self._signed: dict[int, tuple[int, Signed]] = {}
@@ -138,22 +91,16 @@ class Flush:
             events.about(entry.id, entry.sender, entry.sender_id, entry.digest, name, entry.agencies).encode()
             for entry in entries
         ]
-        cuts = set(self._cuts(mailbox))
-        times = self._handovers.take(mailbox.endpoint, mailbox.lane, seqs)
-        if times is not None:
-            self._taken.append((mailbox, times))
-            if mailbox.sealed:
-                times = [None if within(mailbox.sealed, seq) else at for seq, at in zip(seqs, times, strict=True)]
-            self._handed.cut(mailbox.endpoint, mailbox.lane, seqs, abouts, times, cuts)
-        changes = (n for n in range(1, len(ends)) if ends[n] is not ends[n - 1] and ends[n] != ends[n - 1])
-        starts = sorted({0, *changes, *cuts})
+        cuts = {n for n in range(1, len(ends)) if ends[n] is not ends[n - 1] and ends[n] != ends[n - 1]}
+        cuts.update(self._cuts(mailbox))
         quiet = {seq for request in asked for seq in request.quiet}
-        for start, end in pairwise([*starts, len(ends)]):
+        for start, end, handed_at in given_together(self._given(mailbox), cuts):
             how, leaf = ends[start], len(self._events)
             if how.signed is not None:
                 self._signed[id(how.signed)] = mailbox.endpoint, how.signed
             signed = None if how.signed is None else how.signed.sha256
-            around = events.around(how.kind, self._at, how.code, how.reason, signed)
+            handed = None if handed_at is None else timestamp(handed_at)
+            around = events.around(how.kind, self._at, how.code, how.reason, signed, handed)
             before, after = map(str.encode, around)
             self._events += [before + about + after for about in abouts[start:end]]
             if how.kind is not EventKind.ACKNOWLEDGED:
@@ -173,8 +120,20 @@ class Flush:
                     how.code,
                     how.reason,
                     None if how.signed is None else how.signed.id,
+                    handed_at,
                 )
             )
+
+    def _given(self, mailbox: Mailbox) -> list[datetime | None]:
+        """Since when the recipient has each entry; None where that is not known, or sealed already."""
+        seqs = mailbox.seqs
+        times = self._handovers.take(mailbox.endpoint, mailbox.lane, seqs)
+        if times is None:
+            return [None] * len(seqs)
+        self._taken.append((mailbox, times))
+        if mailbox.sealed:
+            return [None if within(mailbox.sealed, seq) else at for seq, at in zip(seqs, times, strict=True)]
+        return times
 
     def _how(self, seq: int, lane: int, requests: list[Acknowledgement]) -> End:
         """How an entry ends, counted for the request that ends it."""
@@ -252,8 +211,7 @@ class Flush:
             [mailbox.done.floor for mailbox in moved],
             [mailbox.done.write() for mailbox in moved],
             [write_ranges(beyond(mailbox.sealed, mailbox.done.floor, MAX_SEALED)) for mailbox in moved],
-            *([run[column] for run in self.runs] for column in range(9)),
-            *self._handed.columns(),
+            *([run[column] for run in self.runs] for column in range(10)),
             [one.id for _, one in signed],
             [endpoint for endpoint, _ in signed],
             [one.jws for _, one in signed],

@@ -2,9 +2,9 @@
 
 An event's text is what is hashed and sealed, so it is written in one place. `accepted` and `rejected`
 are stored as they are. The events that end a delivery are stored as runs (one row for hundreds of
-entries, hub/store/migrations), and so are hand-overs; their texts are derived again when somebody asks. `about`
-and `around` must therefore never change how they write an event that has been sealed. Whoever derives one checks
-it against the stored leaf hash before handing it out.
+entries, hub/store/migrations), and so are hand-overs that are sealed by themselves; their texts are derived again
+when somebody asks. `about` and `around` must therefore never change how they write an event that has been sealed.
+Whoever derives one checks it against the stored leaf hash before handing it out.
 """
 
 from __future__ import annotations
@@ -78,17 +78,21 @@ def around(
     code: str | None = None,
     reason: str | None = None,
     acknowledgement: str | None = None,
+    handed_over_at: str | None = None,
 ) -> tuple[str, str]:
     """What stands before and after `about` in the event of a delivery.
 
     `code`: of `protocol.reasons`; None in what was sealed before there were codes. `acknowledgement`: the SHA-256
-    (hex) of what the recipient signed.
+    (hex) of what the recipient signed. `handed_over_at`: by when the recipient had been given it, in an event that
+    ends a delivery of which the hand-over has no event of its own.
     """
     more = "" if code is None else f',"code":"{code}"'
     if reason is not None:
         more += f',"reason":{orjson.dumps(reason).decode()}'
     if acknowledgement is not None:
         more += f',"acknowledgement":"{acknowledgement}"'
+    if handed_over_at is not None:
+        more += f',"handed_over_at":"{handed_over_at}"'
     return f'{{"event":"{kind}","at":"{at}",', more + "}"
 
 
@@ -99,9 +103,10 @@ def of_delivery(
     code: str | None = None,
     reason: str | None = None,
     acknowledgement: str | None = None,
+    handed_over_at: str | None = None,
 ) -> str:
     """The event of a delivery, `delivery` being what `about` says of it."""
-    before, after = around(kind, at, code, reason, acknowledgement)
+    before, after = around(kind, at, code, reason, acknowledgement, handed_over_at)
     return before + delivery + after
 
 

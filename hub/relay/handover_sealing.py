@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
+from typing import Any
 
 import asyncpg
 import structlog
@@ -19,15 +21,15 @@ from hub.directory.follow import Directory
 from hub.evidence.sealing import seal_events
 from hub.observe import metrics
 from hub.relay import events
-from hub.relay.ending import DAY, HandedRuns
+from hub.relay.ending import DAY
 from hub.relay.handed import Handed
-from hub.relay.handovers import MAX_SEALED, SOON, Key
+from hub.relay.handovers import MAX_SEALED, SOON, Key, given_together
 from hub.relay.ranges import Ranges, beyond, read_ranges, write_ranges
 from hub.store import sql
 from hub.store.pool import UNAVAILABLE
 from hub.store.reconnect import Reconnecting
 from hub.store.routes import Routes
-from protocol.evidence import Sealer
+from protocol.evidence import EventKind, Sealer, timestamp
 from protocol.ids import uuid7
 from protocol.problems import Problem
 
@@ -39,6 +41,39 @@ AT_ONCE = 1_000
 """Entries in a batch (about 30 ms, in which their mailboxes cannot be acknowledged)."""
 CONNECT_SECONDS = 5.0
 _ERRORS = (*UNAVAILABLE, TimeoutError, asyncpg.PostgresError, Problem)
+
+
+HandedRun = tuple[int, int, int, int, datetime, int]
+"""Endpoint, lane, first and last sequence, time, leaf of the first."""
+
+
+class HandedRuns:
+    """Runs of hand-overs in a batch, and their events."""
+
+    def __init__(self) -> None:
+        self.rows: list[HandedRun] = []
+        self.texts: list[bytes] = []
+        """The events, in UTF-8."""
+
+    def cut(
+        self,
+        endpoint: int,
+        lane: int,
+        seqs: list[int],
+        abouts: list[bytes],
+        times: Sequence[datetime | None],
+        cuts: set[int],
+    ) -> None:
+        """Add entries of one lane that were given at `times`, but for a None. A run begins at each of `cuts`."""
+        for start, end, at in given_together(times, cuts):
+            if at is None:
+                continue
+            self.rows.append((endpoint, lane, seqs[start], seqs[end - 1], at, len(self.texts)))
+            before, after = map(str.encode, events.around(EventKind.HANDED_OVER, timestamp(at)))
+            self.texts += [before + about + after for about in abouts[start:end]]
+
+    def columns(self) -> Iterator[list[Any]]:
+        return ([row[column] for row in self.rows] for column in range(6))
 
 
 class HandOverSealing:
@@ -110,8 +145,7 @@ class HandOverSealing:
             SQL.handed_entries, *([place[column] for place in places] for column in range(3))
         )
         await self._routes.load(row["route"] for row in rows)
-        texts: list[bytes] = []
-        runs = HandedRuns(texts)
+        runs = HandedRuns()
         found: dict[Key, list[asyncpg.Record]] = {}
         for row in rows:
             found.setdefault((row["endpoint"], row["lane"]), []).append(row)
@@ -127,7 +161,7 @@ class HandOverSealing:
             state[endpoint, lane].append((before[endpoint, lane, first] + 1, last + 1))
         state = {key: beyond(ranges, boxes[key]["floor"], MAX_SEALED) for key, ranges in state.items()}
         id_, at = uuid7(), datetime.now(UTC)
-        sealed = await seal_events(self._sealer, texts, id_, at)
+        sealed = await seal_events(self._sealer, runs.texts, id_, at)
         await connection.execute(
             SQL.commit_handed,
             id_,

@@ -1,8 +1,8 @@
 """What this process has given to recipients' systems and not yet sealed as handed over.
 
 Whoever hands out mail says so here once its bytes are written (`note`). An acknowledgement that comes soon takes
-what it ends (`take`) and seals hand-over and end together; what nobody acknowledged for `SOON` is sealed by itself
-(`hub.relay.handover_sealing`).
+what it ends (`take`), and the event of that end says since when the recipient had it; what nobody acknowledged for
+`SOON` gets an event of its own (`hub.relay.handover_sealing`).
 
 The memory may forget, when the process dies or when too much waits: then the hand-over is sealed the next time
 the entry is handed out, or never, and an acknowledgement says that it had happened by then. It never holds what
@@ -11,13 +11,13 @@ was not given.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
 
 from hub.observe import metrics
 
 SOON = timedelta(seconds=2)
-"""How long an acknowledgement is waited for that seals the hand-over in its own commit."""
+"""How long an acknowledgement is waited for whose event says that the message was handed over."""
 MAX_NOTED = 200_000
 """Entries noted by a process (about 20 MB); beyond it a hand-over is not noted, and counted."""
 TOGETHER = timedelta(milliseconds=20)
@@ -116,3 +116,23 @@ class HandOvers:
         key = endpoint, lane
         low, high = self._sealed.get(key, (0, -1))
         self._sealed[key] = (low, max(high, last)) if low <= first and previous <= high else (first, last)
+
+
+def given_together(
+    times: Sequence[datetime | None], cuts: Collection[int]
+) -> Iterator[tuple[int, int, datetime | None]]:
+    """Split neighbours (at least one), given at `times`, into runs: places from and to, and by when all of a run
+    had been given, which is None where it is not known of any of them.
+
+    A run begins at each of `cuts`, and where an entry was given too long after the first of the run.
+    """
+    start, first, latest = 0, times[0], times[0]
+    for place, at in enumerate(times):
+        if at is latest and place not in cuts:  # a page is given at one moment
+            continue
+        if at is None or latest is None or first is None or place in cuts or abs(at - first) > TOGETHER:
+            yield start, place, latest
+            start, first, latest = place, at, at
+        else:
+            latest = max(latest, at)
+    yield start, len(times), latest

@@ -24,7 +24,7 @@ where endpoint = any($1::int[]) and lane = $3
 
 -- name: progress
 -- The run that ended each endpoint's delivery of the message at sequence $2, and its place in that run.
-select k.endpoint, p.kind, p.at, p.batch, p.code, p.reason, p.acknowledgement,
+select k.endpoint, p.kind, p.at, p.batch, p.code, p.reason, p.acknowledgement, p.handed_at,
        p.leaf + (select count(*)::int from inbox i where i.endpoint = k.endpoint and i.lane = $3
                  and i.seq >= p.first_seq and i.seq < $2) as leaf
 from unnest($1::int[]) k(endpoint)
@@ -35,7 +35,7 @@ cross join lateral (
 where p.last_seq >= $2
 
 -- name: handed_runs
--- The same of the runs in which it was handed over.
+-- The same of the runs of hand-overs that were sealed by themselves.
 select k.endpoint, h.at, h.batch,
        h.leaf + (select count(*)::int from inbox i where i.endpoint = k.endpoint and i.lane = $3
                  and i.seq >= h.first_seq and i.seq < $2) as leaf

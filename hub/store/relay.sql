@@ -21,7 +21,7 @@ select commit_messages($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $
 
 -- name: commit_progress
 select commit_progress($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20,
-                       $21, $22, $23, $24, $25, $26, $27, $28, $29, $30, $31)
+                       $21, $22, $23, $24, $25, $26)
 
 -- name: hold_mailboxes
 -- Mailboxes and lanes, which nobody moves until the transaction ends, and what is sealed there as handed over.
@@ -32,13 +32,16 @@ order by b.endpoint, b.lane for update of b
 
 -- name: handed_entries
 -- Entries ($1 to $3) that were handed over, with what their events say, the sequence before each, and whether that
--- is sealed already.
+-- is sealed already, by itself or with their end.
 select i.endpoint, i.lane, i.seq, m.id, m.digest, m.sender, m.sender_id, m.route,
        coalesce((select p.seq from inbox p where p.endpoint = i.endpoint and p.lane = i.lane and p.seq < i.seq
                  order by p.seq desc limit 1), 0) as previous,
        coalesce((select h.last_seq from handed_run h
                  where h.endpoint = i.endpoint and h.lane = i.lane and h.first_seq <= i.seq
-                 order by h.first_seq desc limit 1), 0) >= i.seq as sealed
+                 order by h.first_seq desc limit 1), 0) >= i.seq
+       or coalesce((select p.last_seq >= i.seq and p.handed_at is not null from progress p
+                    where p.endpoint = i.endpoint and p.lane = i.lane and p.first_seq <= i.seq
+                    order by p.first_seq desc limit 1), false) as sealed
 from unnest($1::int[], $2::smallint[], $3::bigint[]) k(endpoint, lane, seq)
 join inbox i on i.endpoint = k.endpoint and i.lane = k.lane and i.seq = k.seq
 join message m on m.id = i.message

@@ -13,7 +13,7 @@ import pytest
 
 from hub.couriers import mailbox
 from hub.directory import change
-from hub.relay import acknowledge, ending
+from hub.relay import acknowledge, ending, handover_sealing
 from protocol.client import Problem
 from protocol.evidence import read_receipt, verify_receipt
 from protocol.signature import from_jwk
@@ -61,10 +61,21 @@ async def test_a_run_does_not_cross_midnight(
     await send(pair, 6)
     _, cursor = await pair.receiver.read()
     assert await pair.receiver.acknowledge(up_to=cursor) == 6
-    for table in ("progress", "handed_run"):
-        runs = await connection.fetch(f"select first_seq / 2 as first, last_seq / 2 as last from {table}")
-        assert len(runs) in (3, 4)
-        assert all(run["first"] == run["last"] for run in runs)
+    runs = await connection.fetch("select first_seq / 2 as first, last_seq / 2 as last from progress")
+    assert len(runs) in (3, 4)
+    assert all(run["first"] == run["last"] for run in runs)
+
+
+async def test_a_run_of_hand_overs_does_not_cross_midnight(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch, connection: asyncpg.Connection
+) -> None:
+    monkeypatch.setattr(handover_sealing, "DAY", 2)
+    await send(pair, 6)
+    await pair.receiver.read()
+    assert await pair.hub.hub.acknowledger._handovers.seal(datetime.now(UTC) + timedelta(seconds=1)) == 6
+    runs = await connection.fetch("select first_seq / 2 as first, last_seq / 2 as last from handed_run")
+    assert len(runs) in (3, 4)
+    assert all(run["first"] == run["last"] for run in runs)
 
 
 async def test_partitions_are_made_while_somebody_holds_the_parents(

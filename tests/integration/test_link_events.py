@@ -15,6 +15,7 @@ from tests.support import link_scene, native_linked
 from tests.support.link_scene import Linked
 from tests.support.linked import GOVERNMENT_OFFICE, UP
 from tests.support.native_linked import Levels
+from tests.support.told import tells
 from tests.support.until import until
 
 impatient_couriers, axis, linked = link_scene.impatient_couriers, link_scene.axis, link_scene.linked
@@ -28,7 +29,7 @@ async def events(client: HubClient, message: str) -> dict[str, dict[str, Any]]:
     found = {}
     for event in (await client.events(message))["events"]:
         proven = verify_receipt(read_receipt(orjson.dumps(event)), keys.get, document).event
-        assert (proven["event"], proven["at"]) == (event["event"], event["at"])
+        assert tells(proven, event)
         assert event["event"] not in found, "each once"
         found[event["event"]] = proven
     return found

@@ -264,6 +264,21 @@ def test_another_hubs_receipt() -> None:
         assert found.fails == (code == "beyond_wrong")
 
 
+def test_an_end_tells_of_the_hand_over() -> None:
+    """One event says both: since when the recipient's system had it, and when it acknowledged it."""
+    scene = Scene()
+    event, _ = scene.ends()[1]
+    (receipt,) = scene.seal([event | {"handed_over_at": "2026-03-02T01:15:29.900000Z"}], scene.at)
+    proof = scene.proof()
+    verdict = scene.verify(scene.change(proof, events=(proof.events[0], Evidence(receipt, None, None))))
+    told = [one for one in verdict.findings if one.code == "event"]
+    assert [one.status for one in told] == ["proven"] * 3
+    handed, ended = told[1:]
+    assert handed.en.startswith("Handed over to the recipient's system: ") and "08:15:29" in handed.en
+    assert handed.vi.startswith("Đã giao cho hệ thống bên nhận: ")
+    assert ended.en.startswith("Acknowledged by the recipient: ")
+
+
 def test_signatures_in_attachments_are_told() -> None:
     scene = Scene(ended=0, promise=None)
     event = {

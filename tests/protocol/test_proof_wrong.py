@@ -100,6 +100,13 @@ def other_receipt(scene: Scene) -> Evidence:
     return Evidence(receipt, None, None)
 
 
+def handed_over_at_no_time(scene: Scene) -> Evidence:
+    """An end that says nonsense of the hand-over."""
+    event, _ = scene.ends()[1]
+    (receipt,) = scene.seal([event | {"handed_over_at": "hôm qua"}], scene.at)
+    return Evidence(receipt, None, None)
+
+
 def of(change: Callable[[dict[str, Any]], object]) -> Callable[[Scene, Proof], Proof]:
     """The proof with members changed by hand."""
 
@@ -184,6 +191,12 @@ FORGERIES: dict[str, tuple[Callable[[Scene, Proof], Proof], str, str, str]] = {
         "events",
         "event_wrong",
         "event 4 is wrong",
+    ),
+    "a hand-over at no time": (
+        lambda scene, proof: replace(proof, events=(*proof.events, handed_over_at_no_time(scene))),
+        "events",
+        "event_wrong",
+        "does not say what happened, or when",
     ),
     "an event's text": (
         of(

@@ -90,6 +90,8 @@ def test_the_texts_of_events_never_change() -> None:
     )
     assert events.of_delivery(EventKind.ACKNOWLEDGED, AT, about) == f'{{"event":"acknowledged",{said}}}'
     assert events.of_delivery(EventKind.HANDED_OVER, AT, about) == f'{{"event":"handed_over",{said}}}'
+    both = events.of_delivery(EventKind.ACKNOWLEDGED, AT, about, None, None, "ab" * 32, AT)
+    assert both == f'{{"event":"acknowledged",{said},"acknowledgement":"{"ab" * 32}","handed_over_at":"{AT}"}}'
     accepted = orjson.loads(
         events.accepted(AT, MESSAGE, "ubnd", "H63", "7", DIGEST, 2048, "express", 3, "ab" * 32, [])
     )

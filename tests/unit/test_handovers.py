@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import REGISTRY
 
-from hub.relay.ending import HandedRuns
+from hub.relay.handover_sealing import HandedRuns
 from hub.relay.handovers import TOGETHER, HandOvers
 from hub.relay.ranges import beyond, read_ranges, within, write_ranges
 from protocol.evidence import timestamp
@@ -93,8 +93,8 @@ def test_it_is_bounded() -> None:
 
 
 def test_neighbours_given_together_are_one_run() -> None:
-    texts: list[bytes] = [b""]
-    runs = HandedRuns(texts)
+    runs = HandedRuns()
+    runs.texts.append(b"")
     times = [NOW, later(5), None, later(15), later(40), later(41), later(41), NOW]
     abouts = [f'"message":"{number}"'.encode() for number in range(8)]
     runs.cut(7, 2, list(range(10, 18)), abouts, times, {6})
@@ -105,7 +105,7 @@ def test_neighbours_given_together_are_one_run() -> None:
         (7, 2, 16, 16, later(41), 6),
         (7, 2, 17, 17, NOW, 7),
     ]
-    assert [orjson.loads(text) for text in texts[1:3]] == [
+    assert [orjson.loads(text) for text in runs.texts[1:3]] == [
         {"event": "handed_over", "at": timestamp(later(5)), "message": str(number)} for number in (0, 1)
     ]
 
@@ -117,15 +117,14 @@ def test_neighbours_given_together_are_one_run() -> None:
 def test_every_entry_with_a_time_is_in_one_run_whose_time_is_not_before_its_own(
     times: list[int | None], cuts: set[int]
 ) -> None:
-    texts: list[bytes] = []
-    runs = HandedRuns(texts)
+    runs = HandedRuns()
     seqs = list(range(100, 100 + len(times)))
     given_ = [None if at is None else later(at) for at in times]
     runs.cut(1, 0, seqs, [f'"message":"{seq}"'.encode() for seq in seqs], given_, cuts)
     found: dict[int, datetime] = {}
     for _, _, first, last, at, leaf in runs.rows:
         for seq in range(first, last + 1):
-            event = orjson.loads(texts[leaf + seq - first])
+            event = orjson.loads(runs.texts[leaf + seq - first])
             assert (event["message"], event["at"]) == (str(seq), timestamp(at))
             assert seq not in found
             found[seq] = at
@@ -134,7 +133,7 @@ def test_every_entry_with_a_time_is_in_one_run_whose_time_is_not_before_its_own(
     for seq, at in zip(seqs, given_, strict=True):
         if at is not None:
             assert at <= found[seq] <= at + 2 * TOGETHER
-    assert len(texts) == len(found)
+    assert len(runs.texts) == len(found)
 
 
 RANGES = st.lists(st.tuples(st.integers(1, 60), st.integers(1, 8)).map(lambda r: (r[0], r[0] + r[1])), max_size=12)

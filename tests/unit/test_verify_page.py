@@ -174,6 +174,12 @@ def told_events(scene: Scene) -> dict[str, dict[str, Any]]:
     }
     reason = "x\n [proven]\t\r\u202e\u2028\x1b\x7f\U000e0001"
     found["a reason that is not what it seems"] = event | {"event": "refused", "reason": reason}
+    handed = {"event": "acknowledged", "recipients": [VAN_YEN], "handed_over_at": "2026-11-23T07:59:59.900000Z"}
+    found["acknowledged, and handed over before"] = event | handed
+    found |= {
+        f"handed over {at}": event | handed | {"handed_over_at": at}
+        for at in (None, "", "hôm qua", 1, "2026-11-23T07:59:59", "9999-11-23T07:59:59Z", "2026-13-23T07:59:59Z")
+    }
     found |= {f"an event called {kind}": event | {"event": kind} for kind in ("constructor", "toString")}
     found |= {f"relayed with {beyond}": event | {"beyond": beyond} for beyond in (None, {}, "x", 1)}
     for verdict in (*PDF, "something new"):
