@@ -39,6 +39,6 @@ message; a commit whose outcome was lost with its connection is sent again with 
 *A mailbox is not a table of states.* It is an append-only list, a floor up to which all is done, and a
 few ranges beyond it (`ranges`). Reading changes nothing; a million waiting entries cost nothing.
 
-*Evidence of deliveries is compact.* A run of hundreds of acknowledged entries is one row, and two leaves each
-in a sealed batch; the text of each event is derived again when somebody asks (`events`).
+*Evidence of deliveries is compact.* A run of hundreds of acknowledged entries is one row, and a leaf each in a
+sealed batch, which tells of the hand-over too; the text of each event is derived again when somebody asks (`events`).
 """
