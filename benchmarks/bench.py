@@ -162,6 +162,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "receivers": options.receivers,
         "receiving": "long polls" if options.poll else "streams",
         "quick": options.quick,
+        "workers": options.workers,
         "total_seconds": round(time.monotonic() - started, 1),
     }
     report.show(console, found, outcomes)

@@ -184,6 +184,30 @@ SCENARIOS: dict[str, tuple[str, tuple[Row, ...]]] = {
             ("used by others meanwhile, share of the CPUs", "others_cpu_share", 2),
         ),
     ),
+    "evidence": (
+        "Beside a hub that proves nothing, in turn",
+        (
+            ("stream: documents/s", "stream_docs_per_s", 0),
+            ("   of what the other relays", "stream_rate_share", 3),
+            ("   CPU per document, hub + PostgreSQL, µs", "stream_cpu_us_per_doc", 1),
+            ("   the same of the other", "stream_unproven_cpu_us_per_doc", 1),
+            ("50 to a POST: documents/s", "batch50_docs_per_s", 0),
+            ("   of what the other relays", "batch50_rate_share", 3),
+            ("   CPU per document, hub + PostgreSQL, µs", "batch50_cpu_us_per_doc", 1),
+            ("   the same of the other", "batch50_unproven_cpu_us_per_doc", 1),
+        ),
+    ),
+    "log": (
+        "The transparency log alone",
+        (
+            ("events/s offered", "offered_events_per_s", 0),
+            ("the longest that one waited for its place, s", "lag_max_s", 2),
+            ("CPU per event, the hub, µs", "hub_cpu_us_per_event", 2),
+            ("CPU per event, PostgreSQL, µs", "postgres_cpu_us_per_event", 2),
+            ("events/s, a million that waited", "catch_up_events_per_s", 0),
+            ("bytes kept of an event for good", "bytes_per_event", 1),
+        ),
+    ),
     "idle10k": ("Endpoints that wait on streams", _WAITING),
     "longpoll10k": ("Endpoints that wait with long-polls", _WAITING),
     "backlog1m": (

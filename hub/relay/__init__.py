@@ -40,5 +40,6 @@ message; a commit whose outcome was lost with its connection is sent again with 
 few ranges beyond it (`ranges`). Reading changes nothing; a million waiting entries cost nothing.
 
 *Evidence of deliveries is compact.* A run of hundreds of acknowledged entries is one row, and a leaf each in a
-sealed batch, which tells of the hand-over too; the text of each event is derived again when somebody asks (`events`).
+sealed batch, which tells of the hand-over too. The text of each event is derived again when somebody asks
+(`events`).
 """
