@@ -35,7 +35,8 @@ AT_ONCE = 10
 @dataclass(slots=True)
 class Event:
     """Something that happened to a message, with its proof. `endpoint` is "" when it is about the message as a
-    whole; `acknowledgement` is what the recipient signed, of events that end a delivery."""
+    whole; `acknowledgement` is what the recipient signed, of events that end a delivery; `with_end` is set on a
+    hand-over that the event of the end tells of, whose receipt it then has."""
 
     kind: str
     at: datetime
@@ -45,6 +46,7 @@ class Event:
     code: str | None = None
     reason: str | None = None
     acknowledgement: SignedAcknowledgement | None = None
+    with_end: bool = False
 
 
 @dataclass(slots=True)
@@ -232,7 +234,8 @@ class History:
             )
             end.receipt = self._proof(text, run, found, row["id"])
             if handed_over is None and run["handed_at"] is not None:
-                handed_over = Event(EventKind.HANDED_OVER, run["handed_at"], end.receipt, name, codes)
+                at = run["handed_at"]
+                handed_over = Event(EventKind.HANDED_OVER, at, end.receipt, name, codes, with_end=True)
         return Delivery(name, codes, kind.value, handed_over, end)
 
     def _recorded(self, one: asyncpg.Record, message: UUID, found: _Found) -> Event:

@@ -96,12 +96,11 @@ class Proofs:
         told what is in it. Raises `Problem` internal when the store is not whole, key-unavailable.
         """
         timeline = await self._history.timeline(row)
-        ends = {id(delivery.end.receipt) for delivery in timeline.deliveries if delivery.end is not None}
         events = [
             event
             for event in timeline.events
             if event.kind != EventKind.ACCEPTED
-            and not (event.kind == EventKind.HANDED_OVER and id(event.receipt) in ends)  # the end tells of both
+            and not event.with_end  # the end itself follows
             and (recipient is None or event.endpoint in ("", recipient))
             and not (withdrawn and event.kind == EventKind.SIGNATURES_CHECKED)
         ]
