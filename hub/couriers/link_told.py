@@ -23,11 +23,10 @@ from hub.couriers.link_word import status_of_notice
 from hub.directory.follow import Directory
 from hub.evidence.sealing import seal_events
 from hub.relay import events
-from hub.relay.batch import Submission, Ticket, digest_of, make_batch
+from hub.relay.batch import Ticket, digest_of, make_batch, notice
 from hub.relay.format import Format, Kind
 from hub.relay.intake import Intake, Stored
 from hub.relay.opening import Sender
-from hub.relay.route import Route
 from hub.relay.wake import News
 from hub.store import sql
 from hub.store.routes import Routes
@@ -155,22 +154,9 @@ class Teller:
         batch = uuid7()
         sealed = await seal_events(self._sealer, [text.encode()], batch, now)
         (body,) = events.receipts_json(sealed.tree, [text], sealed.seal)
-        notice = Submission(
-            ticket=Ticket(1),
-            endpoint=0,
-            endpoint_name="hub",
-            sender_id=name,
-            sender="hub",
-            format=Format.RECEIPT,
-            lane=Lane(original["lane"]),
-            digest=digest_of(body),
-            size=len(body),
-            body=body,
-            route=Route({origin: [original["sender"]]}),
-            kind=Kind.NOTICE,
-            document_id=str(original["id"]),
-        )
-        notices = await make_batch([notice], self._sealer)
+        to = origin, original["sender"]
+        told = notice(Ticket(1), name, Lane(original["lane"]), body, to, original["id"])
+        notices = await make_batch([told], self._sealer)
         event = batch, now, sealed.leaves, sealed.seal, [original["id"]], [word.kind.value], [endpoint], [text]
         try:
             async with self._pool.acquire() as connection, connection.transaction():

@@ -88,6 +88,36 @@ class Submission:
         return self.endpoint, self.sender_id
 
 
+def notice(
+    ticket: Ticket,
+    name: str,
+    lane: Lane,
+    receipt: bytes,
+    to: tuple[int, str],
+    message: UUID,
+    expires_at: datetime | None = None,
+) -> Submission:
+    """A message of the hub's own, called `name`, that brings a sender the receipt (JSON) of what became of his
+    `message`. `to`: his endpoint and his agency's code."""
+    endpoint, code = to
+    return Submission(
+        ticket=ticket,
+        endpoint=0,
+        endpoint_name="hub",
+        sender_id=name,
+        sender="hub",
+        format=Format.RECEIPT,
+        lane=lane,
+        digest=digest_of(receipt),
+        size=len(receipt),
+        body=receipt,
+        route=Route({endpoint: [code]}),
+        expires_at=expires_at,
+        kind=Kind.NOTICE,
+        document_id=str(message),
+    )
+
+
 @dataclass(slots=True, eq=False)
 class Rejection:
     """A refusal to record and seal."""

@@ -16,12 +16,10 @@ from hub.directory.follow import Directory
 from hub.evidence.sealing import Sealed, seal_events
 from hub.relay import events
 from hub.relay.acknowledgement import Acknowledgement, End, Ended, Mailbox, MovedError, Signed
-from hub.relay.batch import Batch, Submission, Ticket, digest_of, make_batch
-from hub.relay.format import Format, Kind
+from hub.relay.batch import Batch, Ticket, Work, make_batch, notice
 from hub.relay.handed import Entry
 from hub.relay.handovers import MAX_SEALED, HandOvers, given_together
 from hub.relay.ranges import beyond, within, write_ranges
-from hub.relay.route import Route
 from hub.relay.wake import News
 from hub.store import sql
 from protocol.evidence import EventKind, Sealer, timestamp
@@ -238,25 +236,16 @@ class Flush:
             return None
         receipts = events.receipts_json(sealed.tree, [event.decode() for event in self._events], sealed.seal)
         ticket = Ticket(len(told))
-        notices: list[Any] = []
-        for leaf, lane, entry in told:
-            body = receipts[leaf]
-            notices.append(
-                Submission(
-                    ticket=ticket,
-                    endpoint=0,
-                    endpoint_name="hub",
-                    sender_id=f"{self.id}/{leaf}",
-                    sender="hub",
-                    format=Format.RECEIPT,
-                    lane=Lane(lane),
-                    digest=digest_of(body),
-                    size=len(body),
-                    body=body,
-                    route=Route({entry.origin: [entry.sender]}),
-                    expires_at=self.at + SHOWN if entry.origin in self._picture.axis_endpoints else None,
-                    kind=Kind.NOTICE,
-                    document_id=str(entry.id),
-                )
+        notices: list[Work] = [
+            notice(
+                ticket,
+                f"{self.id}/{leaf}",
+                Lane(lane),
+                receipts[leaf],
+                (entry.origin, entry.sender),
+                entry.id,
+                self.at + SHOWN if entry.origin in self._picture.axis_endpoints else None,
             )
+            for leaf, lane, entry in told
+        ]
         return await make_batch(notices, self._sealer)
