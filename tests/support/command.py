@@ -98,6 +98,8 @@ def lienthong(prepared: Lienthong) -> Iterator[Lienthong]:
             prepared("key", "generate", f"{files}.pem")
             key, token = f"{files}.pem.pub", f"{files}.token"
             prepared("endpoint", "add", name, "--agency", code, "--key", key, "--token-file", token)
+            known = "receive", "--into", prepared.folder / "cũ", "--token-file", token
+            eventually(lambda known=known: prepared.call(*known).exit_code == 0)
         yield prepared
     finally:
         process.terminate()
