@@ -47,8 +47,10 @@ BROKEN_SECONDS = 60.0
 
 
 async def identify(pool: asyncpg.Pool[Any], origin: str, key: Ed25519PublicKey) -> Identity:
-    """The log's identity: the stored one, or for a new log this name and key."""
-    await pool.execute(SQL.first_identity, str(Verifier(origin, key)), origin)
+    """The log's identity: the stored one, or for a new log this name and key, given by one process of all."""
+    async with pool.acquire() as connection, connection.transaction():
+        await connection.execute(SQL.lock_identity)
+        await connection.execute(SQL.first_identity, str(Verifier(origin, key)), origin)
     return (await Log(pool).identities())[0]
 
 

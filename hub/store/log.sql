@@ -88,11 +88,14 @@ with old as (
 )
 delete from checkpoint_signature s using gone where s.size = gone.size
 
+-- name: lock_identity
+-- A statement of its own, before `first_identity`: one that waited for the lock itself would still see the table as it
+-- was before it waited, and find no name in it.
+select pg_advisory_xact_lock(7021)
+
 -- name: first_identity
--- The log's name and key, unless it has some: one process wins.
-insert into log_identity (vkey, origin)
-select $1, $2 where pg_advisory_xact_lock(7021) is not null and not exists (select 1 from log_identity)
-on conflict do nothing
+-- The log's name and key, unless it has some.
+insert into log_identity (vkey, origin) select $1, $2 where not exists (select 1 from log_identity)
 
 -- name: take_key
 -- From now on the log is signed with another key.

@@ -151,12 +151,17 @@ async def _everything(connection: asyncpg.Connection) -> list[object]:
 
 
 async def test_a_name_is_given_once(hub: RunningHub) -> None:
-    """Several processes of a new hub agree on one name and key."""
+    """Several processes of a new hub, all of which ask before one has named the log, agree on one name and key."""
     await hub.hub.integrator.stop()
     await hub.connection.execute("truncate log_identity")
     keys = [Ed25519PrivateKey.from_private_bytes(bytes([number]) * 32).public_key() for number in range(4)]
-    found = await asyncio.gather(
-        *(integrate.identify(hub.hub.pool, f"tên-{n}", key) for n, key in enumerate(keys))
-    )
+    waiting = "select count(*) = 4 from pg_locks where locktype = 'advisory' and objid = 7021 and not granted"
+    async with asyncio.TaskGroup() as group, hub.connection.transaction():
+        await hub.connection.execute("select pg_advisory_xact_lock(7021)")
+        asking = [
+            group.create_task(integrate.identify(hub.hub.pool, f"tên-{n}", key)) for n, key in enumerate(keys)
+        ]
+        await until(lambda: hub.connection.fetchval(waiting), "all of them wait")
+    found = [task.result() for task in asking]
     assert len({str(one.verifier) for one in found}) == 1
     assert str(found[0].verifier) in {str(Verifier(f"tên-{n}", key)) for n, key in enumerate(keys)}
