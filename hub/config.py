@@ -14,6 +14,7 @@ from typing import Annotated, Literal, NamedTuple
 import msgspec
 from msgspec import Meta
 
+from protocol.evidence import LONGEST_PROMISE_SECONDS
 from protocol.note import COSIGNATURE, NoteError, Verifier, check_name, read_verifier
 from protocol.problems import LienthongError
 
@@ -89,7 +90,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     """The key that seals batches: a PEM file or a PKCS#11 URI (RFC 7512)."""
     log_name: str = ""
     """What the transparency log is called, for good: its name goes with its tree (`log_origin`)."""
-    log_within_seconds: Annotated[float, Meta(ge=60)] = 86_400.0
+    log_within_seconds: Annotated[float, Meta(ge=60, le=LONGEST_PROMISE_SECONDS)] = 86_400.0
     """The longest time until an event is in the log: a promise in every receipt."""
     log_key: str = ""
     """The Ed25519 key that signs the log's checkpoints, likewise; by default the hub's own, if that is Ed25519."""

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from functools import lru_cache
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import msgspec
 import orjson
@@ -198,6 +198,11 @@ def read_receipt(data: bytes) -> Receipt:
 def timestamp(moment: datetime) -> str:
     """A moment as evidence writes it: RFC 3339, UTC, microseconds."""
     return moment.astimezone(UTC).isoformat(timespec="microseconds")[:-6] + "Z"
+
+
+LONGEST_PROMISE_SECONDS: Final = 7 * 86_400
+"""No hub promises to take longer, and verifiers and auditors take nothing longer for a promise unless told to:
+otherwise a hub that says "within ten years" could keep an event to itself and never be caught."""
 
 
 class Promise(msgspec.Struct, frozen=True):

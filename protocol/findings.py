@@ -141,6 +141,13 @@ KINDS: dict[str, Kind] = {
         "When the promised time was over, the log that you were shown did not have it yet.",
         "Ask the hub's operator why the log stood still.",
     ),
+    "far-promise": Kind(
+        _ALARM,
+        "An event is not in the log, and the hub gave itself too long for it",
+        "Sự kiện chưa có trong nhật ký, mà trục tự cho mình thời hạn quá dài",
+        "A promise of more than a week binds nobody: until then the hub can show the event to you alone.",
+        "Ask the hub's operator: `--log-within-seconds` allows a week at most.",
+    ),
     "standstill": Kind(
         _ALARM,
         "The log stands still",

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 import msgspec
 
@@ -69,7 +70,7 @@ def check_events(work: Work) -> list[Event]:
     proof, verdict = work.proof, work.verdict
     found = []
     ended: set[str] = set()
-    signed = 0
+    owned: list[bool] = []
     for number, evidence in enumerate(proof.events, start=2):
         try:
             event = read_event(work, number, evidence)
@@ -87,13 +88,15 @@ def check_events(work: Work) -> list[Event]:
         if event.event["event"] in _ENDS:
             ended.update(agencies)
         if event.event["event"] in DEEDS:
-            signed += _acknowledged(work, event, evidence)
+            owned += _acknowledged(work, event, evidence, agencies)
         elif evidence.acknowledgement is not None:
             why = "the file has an acknowledgement for an event that is none"
             verdict.add("events", "event_wrong", "contradicted", number=str(number), why=why)
         found.append(event)
-    if signed:
-        verdict.add("events", "recipient_keys_by_hub", "not_proven", count=str(signed))
+    if True in owned:
+        verdict.add("events", "recipient_keys_known", "proven", count=str(owned.count(True)))
+    if False in owned:
+        verdict.add("events", "recipient_keys_by_hub", "not_proven", count=str(owned.count(False)))
     waiting = [code for code in proof.recipients or () if code not in ended]
     if waiting:
         verdict.add("events", "open", "not_proven", count=str(len(waiting)), recipients=_named(waiting))
@@ -151,14 +154,14 @@ def _beyond(work: Work, event: Event) -> None:
     work.verdict.add("events", "beyond", "proven", hub=found.hub, at=shown(at))
 
 
-def _acknowledged(work: Work, event: Event, evidence: Evidence) -> bool:
-    """Whether the recipient itself signed it."""
+def _acknowledged(work: Work, event: Event, evidence: Evidence, agencies: Sequence[str]) -> Iterable[bool]:
+    """Whether the verifier itself knows the key by which the recipient signed; nothing when it did not sign."""
     members, given = event.event, evidence.acknowledgement
     endpoint, what = str(members.get("endpoint")), DEEDS[str(members["event"])]
     if given is None:
         code = "recipient_missing" if "acknowledgement" in members else "recipient_unsigned"
         work.verdict.add("events", code, "not_proven", endpoint=endpoint, what=what)
-        return False
+        return ()
     try:
         signed = SignedAcknowledgement(given.jws, given.index, given.size, given.path)
         if signed.sha256 != members.get("acknowledgement"):
@@ -171,7 +174,8 @@ def _acknowledged(work: Work, event: Event, evidence: Evidence) -> bool:
             raise EvidenceError("the recipient signed something else than the event says")
     except EvidenceError as error:
         work.verdict.add("events", "recipient_wrong", "contradicted", endpoint=endpoint, why=str(error))
-        return False
+        return ()
+    kid = thumbprint(key)
     work.verdict.add(
         "events",
         "recipient_signed",
@@ -179,6 +183,12 @@ def _acknowledged(work: Work, event: Event, evidence: Evidence) -> bool:
         endpoint=endpoint,
         what=what,
         at=shown(signed_at),
-        kid=thumbprint(key),
+        kid=kid,
     )
-    return True
+    known = work.trust.agencies
+    foreign = [code for code in agencies if code in known and kid not in known[code]]
+    if foreign:
+        who: dict[str, Any] = {"endpoint": endpoint, "kid": kid, "agencies": _named(foreign)}
+        work.verdict.add("events", "recipient_key_foreign", "contradicted", **who)
+        return ()
+    return (bool(agencies) and known.keys() >= set(agencies),)

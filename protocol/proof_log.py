@@ -76,7 +76,7 @@ def check_log(claim: LogClaim, trust: Trust, now: datetime, verdict: Verdict) ->
     outside: list[datetime] = []
     if opened is not None:
         checkpoint, note, signed = opened
-        if _included(logged, checkpoint, len(claim.events), verdict):
+        if _included(logged, checkpoint, len(claim.events), trust, verdict):
             found = verdict if covered else Verdict()
             outside = _witnesses(logged, signed, trust, now, found)
             outside += _stamps(claim, logged, note.text, trust, now, found)
@@ -132,12 +132,19 @@ def compare_checkpoints(verdict: Verdict, own: str | None, other: str | None, na
     verdict.add("log", "log_not_comparable", "not_proven", other=name, why=why)
 
 
-def _included(logged: Sequence[Event], checkpoint: Checkpoint, all_: int, verdict: Verdict) -> bool:
+def _included(logged: Sequence[Event], checkpoint: Checkpoint, all_: int, trust: Trust, verdict: Verdict) -> bool:
+    """Whether all are where the file says.
+
+    A hub that lost its log begins another, and logs again there what its old seals promise to the old one. That
+    counts where the verifier trusts both, and is said.
+    """
+    known = {log.name for log in trust.logs}
     for event in logged:
         assert event.logged is not None
         try:
-            if event.verified.log not in (None, checkpoint.origin):
-                raise LogError(f"its seal promises another log, {event.verified.log}")
+            promised = event.verified.log
+            if promised not in (None, checkpoint.origin) and promised not in known:
+                raise LogError(f"its seal promises another log, {promised}, which is not among the trusted")
             entry = leaf_hash(event.receipt.event.encode())
             path = read_path(event.logged.path)
             if event.logged.index >= checkpoint.size:
@@ -160,6 +167,10 @@ def _included(logged: Sequence[Event], checkpoint: Checkpoint, all_: int, verdic
             verdict.add("log", "log_recorded", "proven", **values)
         else:
             verdict.add("log", "log_partly", "proven", all=str(all_), **values)
+    moved = [event for event in logged if event.verified.log not in (None, checkpoint.origin)]
+    if moved:
+        old = ", ".join(dict.fromkeys(str(event.verified.log) for event in moved))
+        verdict.add("log", "log_begun_anew", "not_proven", count=str(len(moved)), old=old, log=checkpoint.origin)
     return True
 
 
@@ -279,6 +290,12 @@ def _promises(
             )
         broken: dict[str, Any] = {"number": str(event.number), "until": shown(until), "made": shown(claim.made)}
         verdict.add("log", "log_promise_broken", "contradicted", known=known, **broken)
+        return
+    longest = timedelta(seconds=trust.promise_seconds)
+    far = [event for until, event in waiting if until > min(event.sealed_at, now) + longest]
+    if far:
+        limit: dict[str, Any] = {"until": shown(last), "days": f"{longest / timedelta(days=1):g}"}
+        verdict.add("log", "log_promise_far", "not_proven", required=True, count=str(len(far)), **limit)
         return
     values: dict[str, Any] = {"count": str(len(waiting)), "until": shown(last), "message": claim.message}
     if claim.made is not None and now > until + SLACK:

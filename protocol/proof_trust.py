@@ -1,4 +1,5 @@
-"""Whom a verifier trusts: keys of the hub, of its log, of witnesses; authorities for certificates and time-stamps.
+"""Whom a verifier trusts: keys of the hub, of its log, of witnesses, of agencies; authorities for certificates and
+time-stamps.
 
 An agency keeps this as one file, `trust.json`. Everything that a verification finds rests on it: it must come by
 a way that does not lead through the hub alone (an official letter, another agency, the witnesses themselves), or
@@ -8,6 +9,7 @@ be compared by its digest with what came by such a way.
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Final, Literal
@@ -16,6 +18,7 @@ import msgspec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from msgspec import Meta
 
+from protocol.evidence import LONGEST_PROMISE_SECONDS
 from protocol.note import COSIGNATURE, NoteError, Verifier, read_verifier
 from protocol.problems import LienthongError
 from protocol.signature import KeyFormatError, PublicKey, from_jwk, thumbprint, to_jwk
@@ -33,6 +36,8 @@ class Trust:
 
     `hub_keys`: by thumbprint. `logs`: the present key of the hub's log and its former ones. `quorum`: how many of
     `witnesses` must have signed a checkpoint; 0 asks for none. `anchors` and `timestamp_roots`: certificates, DER.
+    `agencies`: the ids (RFC 7638) of all keys of an agency, by its code, where the verifier knows them by a way of
+    its own. `promise_seconds`: the longest time until an event is logged that a promise may take.
     """
 
     hub_keys: Mapping[str, PublicKey]
@@ -41,6 +46,8 @@ class Trust:
     quorum: int = 0
     anchors: tuple[bytes, ...] = ()
     timestamp_roots: tuple[bytes, ...] = ()
+    agencies: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    promise_seconds: int = LONGEST_PROMISE_SECONDS
 
     def __post_init__(self) -> None:
         if not self.hub_keys:
@@ -73,6 +80,32 @@ class TrustFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     quorum: Annotated[int, Meta(ge=0, description="How many of the witnesses must have signed")] = 0
     anchors: tuple[str, ...] = ()
     timestamp_roots: tuple[str, ...] = ()
+    agencies: Annotated[
+        dict[str, Annotated[tuple[str, ...], Meta(min_length=1)]],
+        Meta(description="Ids (RFC 7638, SHA-256) of all keys of an agency, by its code"),
+    ] = {}
+    promise_seconds: Annotated[int, Meta(ge=0, le=315_360_000)] = LONGEST_PROMISE_SECONDS
+
+
+_KEY_ID = re.compile(r"[A-Za-z0-9_-]{43}")
+
+
+def read_agency_key(named: str) -> tuple[str, str]:
+    """An agency's code and a key's id from ``CODE=KEY_ID``. Raises TrustError."""
+    code, _, kid = named.rpartition("=")
+    _check_agency(code, [kid])
+    return code, kid
+
+
+def _check_agency(code: str, kids: Iterable[str]) -> None:
+    """Raises TrustError."""
+    if not code:
+        raise TrustError("a key is given for an agency without a code: write CODE=KEY_ID")
+    for kid in kids:
+        if not _KEY_ID.fullmatch(kid):
+            raise TrustError(
+                f"{kid!r}, given for {code}, is no key's id: `lienthong key id FILE` shows the one of a key"
+            )
 
 
 def read_trust(data: bytes) -> Trust:
@@ -80,6 +113,8 @@ def read_trust(data: bytes) -> Trust:
     try:
         file = msgspec.json.decode(data, type=TrustFile)
         keys = [from_jwk(jwk) for jwk in file.hub_keys]
+        for code, kids in file.agencies.items():
+            _check_agency(code, kids)
         return Trust(
             {thumbprint(key): key for key in keys},
             tuple(map(read_verifier, file.logs)),
@@ -87,6 +122,8 @@ def read_trust(data: bytes) -> Trust:
             file.quorum,
             tuple(base64.b64decode(one, validate=True) for one in file.anchors),
             tuple(base64.b64decode(one, validate=True) for one in file.timestamp_roots),
+            {code: frozenset(kids) for code, kids in file.agencies.items()},
+            file.promise_seconds,
         )
     except (ValueError, msgspec.MsgspecError, KeyFormatError, NoteError, RecursionError) as error:
         raise TrustError(f"this is not a list of the trusted: {error}") from None
@@ -104,6 +141,8 @@ def write_trust(trust: Trust) -> bytes:
                 trust.quorum,
                 _base64(trust.anchors),
                 _base64(trust.timestamp_roots),
+                {code: tuple(sorted(kids)) for code, kids in trust.agencies.items()},
+                trust.promise_seconds,
             )
         )
     )
@@ -119,15 +158,24 @@ class Gathered:
     quorum: int = 0
     anchors: dict[bytes, None] = field(default_factory=dict)
     timestamp_roots: dict[bytes, None] = field(default_factory=dict)
+    agencies: dict[str, frozenset[str]] = field(default_factory=dict)
+    promise_seconds: int = LONGEST_PROMISE_SECONDS
 
     def add(self, trust: Trust) -> None:
-        """What another list names too; of quorums the larger counts."""
+        """What another list names too; of quorums the larger counts, of the longest promises the shorter."""
         self.hub_keys |= trust.hub_keys
         self.logs |= {str(one): one for one in trust.logs}
         self.witnesses |= {str(one): one for one in trust.witnesses}
         self.quorum = max(self.quorum, trust.quorum)
         self.anchors |= dict.fromkeys(trust.anchors)
         self.timestamp_roots |= dict.fromkeys(trust.timestamp_roots)
+        for code, kids in trust.agencies.items():
+            self.add_agency(code, kids)
+        self.promise_seconds = min(self.promise_seconds, trust.promise_seconds)
+
+    def add_agency(self, code: str, kids: Iterable[str]) -> None:
+        """More keys of an agency."""
+        self.agencies[code] = self.agencies.get(code, frozenset()).union(kids)
 
     def trust(self) -> Trust:
         """All of it. Raises TrustError."""
@@ -138,6 +186,8 @@ class Gathered:
             self.quorum,
             tuple(self.anchors),
             tuple(self.timestamp_roots),
+            self.agencies,
+            self.promise_seconds,
         )
 
 

@@ -193,6 +193,7 @@ def _sender(work: Work, accepted: Event, content: bytes | None) -> None:
     if signer is None and not sender.key:
         verdict.add("sender", "sender_key_unnamed", "not_proven", required=True)
         return
+    names = [str(event.get("from"))]
     try:
         key, revocation = _signer(work, signer)
         if content is None:
@@ -201,12 +202,26 @@ def _sender(work: Work, accepted: Event, content: bytes | None) -> None:
             written = _written(_check_signature(proof, content, key), event)
             verdict.add("sender", "sender_signed", "proven", kid=thumbprint(key))
             if written != event.get("from"):
-                others: dict[str, Any] = {"named": str(written), "from": str(event.get("from"))}
+                names.append(str(written))
+                others: dict[str, Any] = {"named": names[1], "from": names[0]}
                 verdict.add("sender", "sender_other_name", "not_proven", **others)
     except (EvidenceError, CertificateError, KeyFormatError) as error:
         verdict.add("sender", "sender_wrong", "contradicted", why=str(error))
         return
-    _certificate(work, accepted, revocation)
+    owned = _owner(work, thumbprint(key), names)
+    _certificate(work, accepted, revocation, owned)
+
+
+def _owner(work: Work, kid: str, names: Iterable[str]) -> bool:
+    """Whether the verifier's own list says whose the key is; then what the hub says of that does not count."""
+    listed = [name for name in names if name in work.trust.agencies]
+    for name in listed:
+        agency: dict[str, Any] = {"from": name, "kid": kid}
+        if kid in work.trust.agencies[name]:
+            work.verdict.add("certificate", "key_known", "proven", **agency)
+        else:
+            work.verdict.add("certificate", "key_foreign", "contradicted", **agency)
+    return bool(listed)
 
 
 def _signer(work: Work, signer: Any) -> tuple[PublicKey, dict[str, Any]]:
@@ -273,8 +288,10 @@ def _check_signature(proof: Proof, content: bytes, key: PublicKey) -> bytes:
     return payload
 
 
-def _certificate(work: Work, accepted: Event, revocation: dict[str, Any]) -> None:
+def _certificate(work: Work, accepted: Event, revocation: dict[str, Any], owned: bool) -> None:
     sender, verdict, at = work.proof.sender, work.verdict, accepted.at
+    if not sender.chain and owned:
+        return
     if not sender.chain:
         owner: dict[str, Any] = {"from": str(accepted.event.get("from"))}
         verdict.add("certificate", "key_by_hub", "not_proven", **owner)

@@ -104,6 +104,16 @@ WORDS: dict[str, tuple[str, str]] = {
         "Khóa này thuộc về cơ quan {from} là do máy chủ liên thông đăng ký; không có chứng thư số nào đi kèm.",
         "That this key belongs to the agency {from} is the hub's registration; no certificate comes with it.",
     ),
+    "key_known": (
+        "Khóa này là của cơ quan {from}, theo danh sách tin cậy của chính bạn.",
+        "This key is one of the agency {from}, by your own list of the trusted.",
+    ),
+    "key_foreign": (
+        "Khóa {kid} KHÔNG nằm trong số khóa của cơ quan {from} mà danh sách tin cậy của bạn nêu: có thể người "
+        "khác đã ký thay, hoặc cơ quan đã đổi khóa. Hãy hỏi chính cơ quan đó.",
+        "The key {kid} is NOT among those that your list of the trusted names for the agency {from}: somebody "
+        "else may have signed in its name, or it has a new key. Ask the agency itself.",
+    ),
     "certificate_pinned": (
         "Khóa đi kèm chứng thư số của {subject}, nhưng máy chủ tin chứng thư đó vì nó đã được đăng ký, không "
         "phải nhờ một tổ chức chứng thực được tin cậy.",
@@ -179,6 +189,16 @@ WORDS: dict[str, tuple[str, str]] = {
         "chiếu mã khóa với mã do chính bên nhận công bố.",
         "That the keys of these {count} signed acknowledgements are the recipients' own is the hub's "
         "registration: compare the keys' ids with those that the recipients themselves make known.",
+    ),
+    "recipient_keys_known": (
+        "Khóa đã tạo {count} chữ ký xác nhận nói trên là của chính bên nhận, theo danh sách tin cậy của bạn.",
+        "The keys of {count} signed acknowledgements are the recipients' own, by your own list of the trusted.",
+    ),
+    "recipient_key_foreign": (
+        "Khóa {kid} của hệ thống «{endpoint}» KHÔNG nằm trong số khóa mà danh sách tin cậy của bạn nêu cho "
+        "{agencies}: có thể không phải bên nhận đã ký, hoặc bên nhận đã đổi khóa. Hãy hỏi chính bên nhận.",
+        "The key {kid} of the system «{endpoint}» is NOT among those that your list of the trusted names for "
+        "{agencies}: perhaps it was not the recipient who signed, or it has a new key. Ask the recipient itself.",
     ),
     "recipient_wrong": (
         "Chữ ký xác nhận của hệ thống «{endpoint}» không đúng. ({why})",
@@ -256,6 +276,20 @@ WORDS: dict[str, tuple[str, str]] = {
         "The file was made at {made}, when {count} events were promised for {until}; that time has passed. Get "
         "a new file (lienthong proof {message}): the hub must now show the events in the log. If it cannot, "
         "this file proves the promise, and a witnessed checkpoint of after that time proves that it was broken.",
+    ),
+    "log_promise_far": (
+        "Máy chủ chỉ hứa ghi {count} sự kiện vào nhật ký minh bạch chậm nhất lúc {until}, lâu hơn {days} ngày mà "
+        "bạn chấp nhận: lời hứa như vậy không ràng buộc ai. Hãy lấy tệp mới khi các sự kiện đã có trong nhật ký.",
+        "The hub promises to log {count} of the events by {until} only, longer than the {days} days that you "
+        "accept: such a promise binds nobody. Get a new file when the events are in the log.",
+    ),
+    "log_begun_anew": (
+        "Lúc ký, máy chủ hứa ghi {count} sự kiện vào nhật ký «{old}»; nay chúng nằm trong nhật ký «{log}», cũng "
+        "được bạn tin cậy: máy chủ đã bắt đầu một nhật ký mới. Nhật ký cũ không được kiểm tra ở đây; hãy hỏi "
+        "người vận hành và các bên làm chứng vì sao.",
+        "When it sealed {count} of the events the hub promised the log «{old}»; now they are in the log «{log}», "
+        "which you trust too: the hub began another. The old log was not looked at here; ask the operator and "
+        "the witnesses why.",
     ),
     "log_proof_needed": (
         "Biên nhận cam kết sự kiện sẽ vào nhật ký «{log}» chậm nhất lúc {until}; hạn đó đã qua. Ai giữ biên nhận "

@@ -87,6 +87,16 @@ def key_generate(output: Output, file: Path, alg: str) -> None:
     )
 
 
+@key.command("id")
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@json_option
+@pass_output
+def key_id(output: Output, file: Path) -> None:
+    """Show the id of a public key (PEM key or certificate, or JWK), by which proofs and lists of keys name it."""
+    kid = thumbprint(read_signer(file)[0])
+    output.result({"kid": kid}, kid)
+
+
 @key.command("add")
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--endpoint", help="It signs for everything that this endpoint speaks for.")

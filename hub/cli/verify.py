@@ -22,7 +22,7 @@ from protocol.manifest import signed_bytes
 from protocol.note import read_verifier
 from protocol.proof import is_proof, read_proof
 from protocol.proof_log import compare_checkpoints
-from protocol.proof_trust import Gathered, Trust, read_trust
+from protocol.proof_trust import Gathered, Trust, read_agency_key, read_trust
 from protocol.proof_verdict import Verdict
 from protocol.proof_verify import verify_proof, verify_single
 from protocol.signature import PublicKey, from_jwk, load_public, thumbprint
@@ -60,6 +60,8 @@ class _Named:
     quorum: int | None
     anchors: tuple[Path, ...]
     roots: tuple[Path, ...]
+    agency_keys: tuple[str, ...]
+    promise_seconds: int | None
 
     def trust(self) -> Trust:
         """Everybody whom they name. Raises TrustError, NoteError, KeyFormatError, CertificateError."""
@@ -72,6 +74,10 @@ class _Named:
         gathered.witnesses |= {str(one): one for one in map(read_verifier, self.witnesses)}
         gathered.anchors |= _certificates(self.anchors)
         gathered.timestamp_roots |= _certificates(self.roots)
+        for code, kid in map(read_agency_key, self.agency_keys):
+            gathered.add_agency(code, [kid])
+        if self.promise_seconds is not None:
+            gathered.promise_seconds = self.promise_seconds
         if self.quorum is not None:
             gathered.quorum = self.quorum
         elif self.witnesses:
@@ -133,6 +139,19 @@ def _trust_options(command: Callable[..., Any]) -> Callable[..., Any]:
             multiple=True,
             type=_FILE,
             help="Certificates that time-stamps must lead to: PEM.",
+        ),
+        click.option(
+            "--agency-key",
+            "agency_keys",
+            multiple=True,
+            metavar="CODE=KEY_ID",
+            help="A key that you know to be an agency's, by its id; name all that it has. A signature in the "
+            "agency's name by any other key fails.",
+        ),
+        click.option(
+            "--promise-seconds",
+            type=click.IntRange(0, 315_360_000),
+            help="The longest time until an event is logged that a promise may take; by default a week.",
         ),
     ]
     made: Callable[..., Any] = gathering

@@ -11,8 +11,12 @@ const MANIFEST_TYPE = "lienthong-manifest+1";
 const RESERVED_TYPES = "lienthong-";
 const ALGORITHMS = ["ES256", "EdDSA", "RS256", "PS256"];
 const MAX_BYTES = 64 * 1024 * 1024;
+// A file that is chosen: the largest message that a hub takes unless told otherwise. Chromium 156 reads none of 3 GiB.
+const MAX_CHOSEN = 512 * 1024 * 1024;
 const SKEW = 5 * 60 * 1000;
 const SLACK = 60 * 1000;
+const DAY = 24 * 60 * 60 * 1000;
+const LONGEST_PROMISE_SECONDS = 7 * 86400;
 const SHOWN = 12;
 const ENDS = ["acknowledged", "refused", "expired", "recalled"];
 
@@ -219,7 +223,8 @@ const refuse = (what) => {
 const aText = (value) => (typeof value === "string" ? value : refuse("a text is missing"));
 const aCount = (value) => (Number.isSafeInteger(value) && value >= 0 ? value : refuse("a number is missing"));
 const aDigest = (value) => (/^[0-9a-f]{64}$/.test(aText(value)) ? value : refuse("a digest cannot be read"));
-const oneOf = (...values) => (value) => (values.includes(value) ? value : refuse(`it says ${String(value).slice(0, 80)}`));
+const oneOf = (...values) => (value) =>
+  values.includes(value) ? value : refuse(`it says ${typeof value === "string" ? value.slice(0, 80) : typeof value}`);
 const orNull = (shape) => (value) => (value === null ? null : shape(value));
 const listOf = (shape, most = Infinity) => (value) =>
   Array.isArray(value) && value.length <= most ? value.map((one) => shape(one)) : refuse("a list is missing");
@@ -381,7 +386,8 @@ function reason(error) {
 function* writings(proof, given) {
   yield given;
   const stripped = strip(given);
-  yield stripped;
+  if (stripped.length < given.length) yield stripped;
+  if (given.length > MAX_BYTES) return; // its base64 might be longer than a string of the browser can be
   if (proof.message.format === "manifest") {
     const parts = latin(stripped).split("~");
     if (parts.length === 4) {
@@ -450,6 +456,7 @@ async function sender(work, acceptance, content) {
     verdict.add("sender", "sender_key_unnamed", "not_proven", {}, true);
     return;
   }
+  const names = [String(event.from)];
   try {
     await signer(work, event.signer);
     if (content === null) {
@@ -458,7 +465,8 @@ async function sender(work, acceptance, content) {
       const from = writtenBy(await checkSignature(proof, content), event);
       verdict.add("sender", "sender_signed", "proven", { kid: await thumbprint(key) });
       if (from !== event.from) {
-        const others = { named: String(from), from: String(event.from) };
+        names.push(String(from));
+        const others = { named: names[1], from: names[0] };
         verdict.add("sender", "sender_other_name", "not_proven", others);
       }
     }
@@ -466,8 +474,19 @@ async function sender(work, acceptance, content) {
     verdict.add("sender", "sender_wrong", "contradicted", { why: reason(error) });
     return;
   }
+  const known = owner(work, await thumbprint(key), names);
   if (chain.length) verdict.add("certificate", "certificate_unchecked_here", "not_proven", {});
-  else verdict.add("certificate", "key_by_hub", "not_proven", { from: String(event.from) });
+  else if (!known) verdict.add("certificate", "key_by_hub", "not_proven", { from: String(event.from) });
+}
+
+// Whether the verifier's own list says whose the key is; then what the hub says of that does not count.
+function owner(work, kid, names) {
+  const listed = names.filter((name) => work.trust.agencies.has(name));
+  for (const from of listed) {
+    const own = work.trust.agencies.get(from).includes(kid);
+    work.verdict.add("certificate", own ? "key_known" : "key_foreign", own ? "proven" : "contradicted", { from, kid });
+  }
+  return listed.length > 0;
 }
 
 // The file has just the key, the certificate and the answers that the sealed event names.
@@ -580,14 +599,17 @@ async function certificateKey(der) {
     { name: "Ed25519" },
     { name: "RSASSA-PKCS1-v1_5", hash: "SHA-256" },
   ];
+  let missing = false;
   for (const kind of kinds) {
     try {
       const key = await crypto.subtle.importKey("spki", info, kind, true, ["verify"]);
       return keyText(await crypto.subtle.exportKey("jwk", key));
-    } catch {
-      // it is of another kind
+    } catch (error) {
+      // It is of another kind; or the browser does not have this one, and cannot say what it is.
+      if (error.name === "NotSupportedError") missing = true;
     }
   }
+  if (missing) throw new MissingAlgorithm("Ed25519");
   throw new Refused("the certificate has a key of a kind that is not known");
 }
 
@@ -628,7 +650,7 @@ async function events(work) {
   const { proof, verdict, words } = work;
   const found = [];
   const ended = new Set();
-  let signed = 0;
+  const owned = [];
   for (const [place, evidence] of proof.events.entries()) {
     const number = place + 2;
     let event;
@@ -651,14 +673,17 @@ async function events(work) {
     if ("beyond" in event.event) await beyond(work, event);
     if (ENDS.includes(event.event.event)) agencies.forEach((code) => ended.add(code));
     if (Object.hasOwn(words.DEEDS, event.event.event)) {
-      if (await acknowledged(work, event, evidence)) signed += 1;
+      owned.push(...(await acknowledged(work, event, evidence, agencies)));
     } else if (evidence.acknowledgement !== null) {
       const why = "the file has an acknowledgement for an event that is none";
       verdict.add("events", "event_wrong", "contradicted", { number: String(number), why });
     }
     found.push(event);
   }
-  if (signed) verdict.add("events", "recipient_keys_by_hub", "not_proven", { count: String(signed) });
+  const own = owned.filter((one) => one).length;
+  if (own) verdict.add("events", "recipient_keys_known", "proven", { count: String(own) });
+  const others = owned.length - own;
+  if (others) verdict.add("events", "recipient_keys_by_hub", "not_proven", { count: String(others) });
   const waiting = (proof.recipients || []).filter((code) => !ended.has(code));
   if (waiting.length) {
     verdict.add("events", "open", "not_proven", { count: String(waiting.length), recipients: named(waiting) });
@@ -707,15 +732,15 @@ async function beyond(work, event) {
   }
 }
 
-// Whether the recipient itself signed it.
-async function acknowledged(work, event, evidence) {
+// Whether the verifier itself knows the key by which the recipient signed; nothing when it did not sign.
+async function acknowledged(work, event, evidence, agencies) {
   const endpoint = String(event.event.endpoint);
   const what = work.words.DEEDS[event.event.event];
   const given = evidence.acknowledgement;
   if (given === null) {
     const code = "acknowledgement" in event.event ? "recipient_missing" : "recipient_unsigned";
     work.verdict.add("events", code, "not_proven", { endpoint, what });
-    return false;
+    return [];
   }
   try {
     if (hex(await sha256(utf8(given.jws))) !== event.event.acknowledgement) {
@@ -730,10 +755,17 @@ async function acknowledged(work, event, evidence) {
     }
     const kid = await thumbprint(given.key);
     work.verdict.add("events", "recipient_signed", "proven", { endpoint, what, at: shown(at), kid });
-    return true;
+    const known = work.trust.agencies;
+    const foreign = agencies.filter((code) => known.has(code) && !known.get(code).includes(kid));
+    if (foreign.length) {
+      const values = { endpoint, kid, agencies: named(foreign) };
+      work.verdict.add("events", "recipient_key_foreign", "contradicted", values);
+      return [];
+    }
+    return [agencies.length > 0 && agencies.every((code) => known.has(code))];
   } catch (error) {
     work.verdict.add("events", "recipient_wrong", "contradicted", { endpoint, why: reason(error) });
-    return false;
+    return [];
   }
 }
 
@@ -848,7 +880,7 @@ async function checkLog(work, found, made) {
   // A checkpoint says nothing of what is not in its log: it counts when the first event, on which all rest, is there.
   const covered = found[0].logged !== null;
   let outside = [];
-  if (opened !== null && (await included(logged, opened, found.length, verdict))) {
+  if (opened !== null && (await included(logged, opened, found.length, work))) {
     outside = witnesses(logged, opened.signed, covered ? work : { ...work, verdict: new Verdict(work.words) });
     if (covered && proof.timestamps.length) {
       verdict.add("time", "time_stamp_unchecked_here", "not_proven", { count: String(proof.timestamps.length) });
@@ -885,11 +917,14 @@ async function checkpoint(work, found) {
   return null;
 }
 
-async function included(logged, opened, all, verdict) {
+// Whether all are where the file says. A hub that lost its log begins another, and logs again there what its old seals
+// promise to the old one: that counts where the verifier trusts both, and is said.
+async function included(logged, opened, all, { trust, verdict }) {
+  const known = trust.logs.map((one) => one.name);
   for (const event of logged) {
     try {
-      if (event.log !== null && event.log !== opened.origin) {
-        throw new Refused(`its seal promises another log, ${event.log}`);
+      if (event.log !== null && event.log !== opened.origin && !known.includes(event.log)) {
+        throw new Refused(`its seal promises another log, ${event.log}, which is not among the trusted`);
       }
       if (event.logged.index >= opened.size) {
         throw new Refused(
@@ -910,6 +945,11 @@ async function included(logged, opened, all, verdict) {
   if (logged.length) {
     const values = { count: String(logged.length), all: String(all), log: opened.origin, size: String(opened.size) };
     verdict.add("log", logged.length === all ? "log_recorded" : "log_partly", "proven", values);
+  }
+  const moved = logged.map((event) => event.log).filter((log) => log !== null && log !== opened.origin);
+  if (moved.length) {
+    const values = { count: String(moved.length), old: [...new Set(moved)].join(", "), log: opened.origin };
+    verdict.add("log", "log_begun_anew", "not_proven", values);
   }
   return true;
 }
@@ -972,6 +1012,13 @@ function promises(work, unlogged, outside, made) {
     verdict.add("log", "log_promise_broken", "contradicted", values);
     return;
   }
+  const longest = work.trust.promiseSeconds * 1000;
+  const far = waiting.filter((event) => event.until > Math.min(event.sealedAt, work.now) + longest).length;
+  if (far) {
+    const limit = { count: String(far), until: shown(last), days: String(Number((longest / DAY).toPrecision(6))) };
+    verdict.add("log", "log_promise_far", "not_proven", limit, true);
+    return;
+  }
   const values = { count: String(waiting.length), until: shown(last), message: proof.message.id };
   if (work.now > until + SLACK) {
     verdict.add("log", "log_promise_old", "not_proven", { made: shown(made), ...values }, true);
@@ -982,23 +1029,32 @@ function promises(work, unlogged, outside, made) {
 
 // -- trust and verdict ---------------------------------------------------------------------------
 
+// A list of texts, which may be missing.
+function textsOf(value) {
+  if (value === undefined) return [];
+  if (Array.isArray(value) && value.every((one) => typeof one === "string")) return value;
+  throw new Refused("a list in the list of the trusted cannot be read");
+}
+
 // Whom to trust, from the text of a `trust.json` (protocol/proof_trust.py). Throws an Error that says what is wrong.
 async function readTrust(source) {
   const file = json(source, "the list of the trusted");
-  const known = ["format", "hub_keys", "logs", "witnesses", "quorum", "anchors", "timestamp_roots"];
+  const lists = ["hub_keys", "logs", "witnesses", "anchors", "timestamp_roots", "agencies"];
+  const known = ["format", "quorum", "promise_seconds", ...lists];
   if (file === null || typeof file !== "object" || file.format !== TRUST_FORMAT || !Array.isArray(file.hub_keys)) {
     throw new Refused("this is not a list of the trusted (lienthong-trust+1)");
   }
   const unknown = Object.keys(file).find((name) => !known.includes(name));
-  if (unknown !== undefined) throw new Refused(`the list of the trusted has an unknown member ${unknown}`);
+  if (unknown !== undefined) throw new Refused(`the list of the trusted has an unknown member ${unknown.slice(0, 80)}`);
   const hubKeys = new Map();
   for (const jwk of file.hub_keys) {
     const written = keyText(jwk);
     hubKeys.set(await thumbprint(written), written);
   }
   if (!hubKeys.size) throw new Refused("no key of the hub is trusted: without one nothing can be verified");
-  const logs = await Promise.all((file.logs || []).map(readVerifier));
-  const trusted = await Promise.all((file.witnesses || []).map(readVerifier));
+  const logs = await Promise.all(textsOf(file.logs).map(readVerifier));
+  const trusted = await Promise.all(textsOf(file.witnesses).map(readVerifier));
+  [file.anchors, file.timestamp_roots].forEach(textsOf);
   const quorum = file.quorum === undefined ? 0 : file.quorum;
   const keys = [...new Set(trusted.map((one) => one.key))];
   if (
@@ -1012,7 +1068,19 @@ async function readTrust(source) {
   ) {
     throw new Refused("the logs, the witnesses or the quorum of the list of the trusted cannot be used");
   }
-  return { hubKeys, logs, witnesses: trusted, quorum };
+  const { agencies = {}, promise_seconds: promiseSeconds = LONGEST_PROMISE_SECONDS } = file;
+  if (!Number.isSafeInteger(promiseSeconds) || promiseSeconds < 0 || promiseSeconds > 315360000) {
+    throw new Refused("the longest promise in the list of the trusted is no number of seconds");
+  }
+  if (agencies === null || typeof agencies !== "object" || Array.isArray(agencies)) {
+    throw new Refused("the keys of agencies in the list of the trusted cannot be read");
+  }
+  for (const [code, kids] of Object.entries(agencies)) {
+    if (!code || !textsOf(kids).length || !kids.every((kid) => /^[A-Za-z0-9_-]{43}$/.test(kid))) {
+      throw new Refused(`the list of the trusted names no ids of keys for the agency ${code.slice(0, 80)}`);
+    }
+  }
+  return { hubKeys, logs, witnesses: trusted, quorum, agencies: new Map(Object.entries(agencies)), promiseSeconds };
 }
 
 class Verdict {
@@ -1126,10 +1194,35 @@ const element_ = (name, attributes, ...children) => {
 
 const both = ([vi, en]) => [element_("span", { lang: "vi" }, vi), element_("span", { lang: "en", class: "en" }, en)];
 
-const contents = async (id) => {
+// What is said to the user instead of a verdict, in both languages.
+class Complaint extends Error {
+  constructor(vi, en) {
+    super(en);
+    this.sentences = [vi, en];
+  }
+}
+
+async function contents(id) {
   const [file] = document.getElementById(id).files;
-  return file === undefined ? null : new Uint8Array(await file.arrayBuffer());
-};
+  if (file === undefined) return null;
+  if (file.size > MAX_CHOSEN) {
+    throw new Complaint(
+      `Không kiểm tra được: tệp ${file.name} lớn hơn ${MAX_CHOSEN >> 20} MiB, quá lớn đối với trang này. Nếu đúng là tệp cần ` +
+        "kiểm tra, hãy dùng lệnh lienthong verify.",
+      `It could not be verified: the file ${file.name} is larger than ${MAX_CHOSEN >> 20} MiB, too large for this page. If it is ` +
+        "the right one, use the command lienthong verify.",
+    );
+  }
+  try {
+    return new Uint8Array(await file.arrayBuffer());
+  } catch {
+    throw new Complaint(
+      `Không kiểm tra được: không đọc được tệp ${file.name}. Có thể tệp đã bị xóa hoặc thay đổi sau khi chọn: hãy chọn lại.`,
+      `It could not be verified: the file ${file.name} cannot be read. Perhaps it was deleted or changed after you chose it: ` +
+        "choose it again.",
+    );
+  }
+}
 
 function show(found, words, digest) {
   const verdict = found.verified ? words.VERDICTS.verified : words.VERDICTS.failed;
@@ -1158,30 +1251,60 @@ function show(found, words, digest) {
   return result;
 }
 
-async function submitted(words) {
-  const output = document.getElementById("result");
-  output.replaceChildren();
-  const [proof, given, trusted] = [await contents("proof"), await contents("document"), await contents("trust")];
-  const complain = (vi, en) => output.replaceChildren(element_("p", { class: "wrong" }, ...both([vi, en])));
-  if (proof === null || trusted === null) {
-    complain("Hãy chọn tệp bằng chứng và danh sách tin cậy.", "Choose the proof and the list of the trusted.");
-    return;
-  }
-  try {
-    const trust = await readTrust(text(trusted, "the list of the trusted"));
-    const found = await verifyProof(proof, given, trust, Date.now(), words);
-    output.replaceChildren(show(found, words, hex(await sha256(trusted))));
-  } catch (error) {
-    complain(`Không kiểm tra được: ${error.message}`, `It could not be verified: ${error.message}`);
-  }
+// What the user asks for last. A verdict on files that were chosen before must not stand beside the names of others.
+let asked = 0;
+
+// Shows one element, and brings the user there: whoever listens to the page hears its heading, not all of it at once.
+function present(made, heading) {
+  document.getElementById("busy").replaceChildren();
+  document.getElementById("result").replaceChildren(made);
+  heading.setAttribute("tabindex", "-1");
+  heading.focus();
 }
+
+function clear() {
+  asked += 1;
+  document.getElementById("busy").replaceChildren();
+  document.getElementById("result").replaceChildren();
+  return asked;
+}
+
+async function verdictOf(words) {
+  if (!hasCryptography()) {
+    throw new Complaint(
+      "Không kiểm tra được: trình duyệt không cho trang này dùng các phép mật mã (xem ở đầu trang).",
+      "It could not be verified: the browser does not let this page use its cryptography (see the top of the page).",
+    );
+  }
+  const [proof, given, trusted] = [await contents("proof"), await contents("document"), await contents("trust")];
+  if (proof === null || trusted === null) {
+    throw new Complaint("Hãy chọn tệp bằng chứng và danh sách tin cậy.", "Choose the proof and the list of the trusted.");
+  }
+  const trust = await readTrust(text(trusted, "the list of the trusted"));
+  return show(await verifyProof(proof, given, trust, Date.now(), words), words, hex(await sha256(trusted)));
+}
+
+async function submitted(words) {
+  const mine = clear();
+  document.getElementById("busy").replaceChildren(...both(["Đang kiểm tra…", "Verifying…"]));
+  let made;
+  try {
+    made = await verdictOf(words);
+  } catch (error) {
+    const { sentences = [`Không kiểm tra được: ${error.message}`, `It could not be verified: ${error.message}`] } = error;
+    made = element_("p", { class: "wrong" }, ...both(sentences.map(printable)));
+  }
+  if (mine === asked) present(made, made.querySelector("h2") || made);
+}
+
+const hasCryptography = () => globalThis.crypto !== undefined && crypto.subtle !== undefined;
 
 if (typeof document !== "undefined") {
   const words = JSON.parse(document.getElementById("words").textContent);
-  if (globalThis.crypto === undefined || crypto.subtle === undefined) {
-    document.getElementById("no-crypto").hidden = false;
-  }
-  document.getElementById("verify").addEventListener("submit", (event) => {
+  if (!hasCryptography()) document.getElementById("no-crypto").hidden = false;
+  const form = document.getElementById("verify");
+  form.addEventListener("change", clear);
+  form.addEventListener("submit", (event) => {
     event.preventDefault();
     submitted(words);
   });

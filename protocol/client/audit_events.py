@@ -19,6 +19,7 @@ from protocol.audit_evidence import BrokenPromise, Evidence, in_log, lookup
 from protocol.client.audit import Audit
 from protocol.client.log import FetchError, Tree
 from protocol.evidence import (
+    LONGEST_PROMISE_SECONDS,
     EvidenceError,
     KeyLookup,
     Receipt,
@@ -87,7 +88,8 @@ class EventAudit:
         if place is None:
             if audit.clock() <= logged_by + CLOCKS:
                 wrong = "" if proof is None else "; what the hub gives as proof is wrong"
-                audit.tell("waiting", f"{name}: until {shown(logged_by)}{wrong}")
+                far = logged_by > moment(verified.sealed_at) + timedelta(seconds=LONGEST_PROMISE_SECONDS)
+                audit.tell("far-promise" if far else "waiting", f"{name}: until {shown(logged_by)}{wrong}")
             else:
                 audit.report.add(self._broken(name, receipt, verified, proof))
             return False

@@ -11,6 +11,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from hub.store.embedded import EmbeddedPostgres
+from protocol.evidence import Promise
 from protocol.ids import uuid7
 from protocol.note import Verifier
 from tests.support import audited
@@ -194,6 +195,21 @@ async def test_a_batch_that_was_removed_before_it_was_logged(scene: Audited) -> 
     told = await scene.call("audit", "--check", file, "--log-key", scene.vkey)
     assert told.status == 1, told.text  # the real clock: the promise is not over
     assert "the promise is not broken yet" in told
+
+
+async def test_a_promise_for_ever(scene: Audited, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hub that was altered to promise the log within ten years could never be caught by its promise."""
+    promise = Promise(scene.origin, 3650 * 86_400.0)
+    monkeypatch.setattr(scene.hub.hub._sealer, "_promise", promise)
+    (sent,) = await scene.send()
+    told = await scene.audit("--log-key", scene.vkey, "--receipts", scene.receipts)
+    assert told.status == 1
+    assert "ALARM: An event is not in the log, and the hub gave itself too long for it" in told
+    assert f"{sent.id}.receipt.json" in told.text.replace("\n", "")
+    assert "A promise of more than a week binds nobody" in told
+    await scene.log(6)
+    told = await scene.audit("--log-key", scene.vkey, "--receipts", scene.receipts)
+    assert told.status == 0, told.text
 
 
 async def test_a_batch_that_was_removed_after_it_was_logged(scene: Audited) -> None:

@@ -59,7 +59,7 @@ def test_every_command_has_its_section() -> None:
 
 
 def test_the_commands_are_those_that_are_documented() -> None:
-    groups = {"agency": {"add", "import", "list"}, "key": {"generate", "add", "list", "disable"}}
+    groups = {"agency": {"add", "import", "list"}, "key": {"generate", "id", "add", "list", "disable"}}
     groups["endpoint"] = {"add", "assign", "limit", "list", "disable", "enable", "token", "trust", "revoke"}
     groups["endpoint"] |= {"acknowledgements", "signatures"}
     groups |= {"group": {"set"}, "operator": {"token", "list", "revoke"}}
@@ -276,6 +276,9 @@ def test_keys_are_made_and_registered(lienthong: Lienthong, tmp_path: Path, algo
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     assert Signer(load_private(file.read_bytes())).kid == made["kid"]
     assert "never overwritten" in lienthong.fails("key", "generate", file)
+    assert lienthong.json("key", "id", made["public"]) == {"kid": made["kid"]}
+    assert lienthong("key", "id", made["public"]).strip() == made["kid"]
+    assert "this is a private key" in lienthong.fails("key", "id", file)
     added = lienthong.json("key", "add", made["public"], "--endpoint", "van-yen")
     assert added["kid"] == made["kid"]
     assert "somebody else" in lienthong.fails("key", "add", made["public"], "--agency", VAN_YEN)

@@ -104,6 +104,22 @@ def test_not_proven(lienthong: Lienthong, sent: Path, paper: Path) -> None:
         assert answer.exit_code == 1 and orjson.loads(answer.stdout)["verified"] is False
 
 
+def test_keys_that_one_knows(lienthong: Lienthong, sent: Path) -> None:
+    """Keys that an agency made known itself, instead of the hub's word on whose they are."""
+    words = ("verify", sent / "x.proof", sent / "x.jws", "--trust-file", sent / "trust.json")
+    assert "key_by_hub" in {one["code"] for one in lienthong.json(*words)["findings"]}
+    kid = orjson.loads(read_proof((sent / "x.proof").read_bytes()).accepted.receipt.event)["signer"]["kid"]
+    known = lienthong("verify", *words[1:], "--agency-key", f"{PROVINCE}={kid}", "--lang", "vi")
+    assert f"Khóa này là của cơ quan {PROVINCE}, theo danh sách tin cậy của chính bạn." in known
+    result = lienthong.call(*words, "--agency-key", f"{PROVINCE}={'x' * 43}", "--lang", "en")
+    assert result.exit_code == 1 and f"The key {kid} is NOT among those" in result.stdout
+    both = ("--agency-key", f"{PROVINCE}={'x' * 43}", "--agency-key", f"{PROVINCE}={kid}")
+    assert lienthong.json(*words, *both)["verified"] is True
+    assert "is no key's id" in lienthong.fails(*words, "--agency-key", f"{PROVINCE}=x")
+    # What is logged needs no promise, however short one accepts.
+    assert lienthong.json(*words, "--promise-seconds", 0)["verified"] is True
+
+
 def test_whom_to_trust(lienthong: Lienthong, sent: Path) -> None:
     words = ("verify", sent / "x.proof", sent / "x.jws")
     complaint = lienthong.fails(*words, status=2)

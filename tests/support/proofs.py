@@ -97,6 +97,8 @@ class Scene:
     logged: bool | int = True
     """Whether the events are in the log; or how many of them are."""
     promise: float | None = 120.0
+    origin: str = ORIGIN
+    """The log that the events are in; the seals promise `ORIGIN`."""
     witnesses: Sequence[Witness] = ()
     witnessed_at: datetime = NOW + 2 * MINUTE
     stamped_by: Root | None = None
@@ -111,6 +113,7 @@ class Scene:
         self.signer = Signer(self.key, typ=SEAL_TYPE)
         sender_key = self.chain[0].key if self.chain else generate(self.alg)
         self.sender = Signer(sender_key)
+        self.recipient_key = generate("ES256")
         self.document, self.content = self._written()
         self.tsa = self.stamped_by and self.stamped_by.authority(not_before=NOW - timedelta(days=30))
 
@@ -175,14 +178,16 @@ class Scene:
                 event |= {"code": "not-competent", "reason": "không thuộc thẩm quyền"}
             given = None
             if number < self.signed:
-                given = self.acknowledgement()
+                given = self.acknowledgement(key=self.recipient_key)
                 event["acknowledgement"] = hashlib.sha256(given.jws.encode()).hexdigest()
             found.append((event, given))
         return found
 
-    def acknowledgement(self, message: str = MESSAGE, refused: bool | None = None) -> Acknowledged:
-        """What a recipient signs, of this message among others."""
-        key = generate("ES256")
+    def acknowledgement(
+        self, message: str = MESSAGE, refused: bool | None = None, key: PrivateKey | None = None
+    ) -> Acknowledged:
+        """What a recipient signs, of this message among others; with a new key unless one is given."""
+        key = key or generate("ES256")
         others = [ack.Document(seq, str(UUID(int=seq)), "ab" * 32) for seq in (1, 2)]
         own = ack.Document(3, message, self.digest)
         if self.refused if refused is None else refused:
@@ -225,8 +230,8 @@ class Scene:
                 path = log.inclusion_proof(places[number], len(entries), node)
                 place = Place(places[number], tuple(map(b64url, path)))
             evidence.append(Evidence(one, place, given[number]))
-        text = Checkpoint(ORIGIN, len(entries), log.root(len(entries), node)).text
-        note = text + "\n" + signature_line(ORIGIN, self.key, text)  # type: ignore[arg-type]
+        text = Checkpoint(self.origin, len(entries), log.root(len(entries), node)).text
+        note = text + "\n" + signature_line(self.origin, self.key, text)  # type: ignore[arg-type]
         note += "".join(witness.line(text, self.witnessed_at) for witness in self.witnesses)
         file = Proof(
             FORMAT,

@@ -58,6 +58,8 @@ def test_settings_that_are_given() -> None:
         ({"axis_registration": "có"}, "--axis-registration"),
         ({"axis_clock_seconds": 0}, "--axis-clock-seconds"),
         ({"axis_clock_seconds": 86_401}, "--axis-clock-seconds"),
+        ({"log_within_seconds": 59}, "--log-within-seconds"),
+        ({"log_within_seconds": 604_801}, "--log-within-seconds"),
         ({"secrets_key_file": "khong-co.pem"}, "--secrets-key-file"),
         ({"host": "0.0.0.0"}, "--allow-plain-http"),
         ({"host": "::"}, "--tls-cert"),

@@ -17,16 +17,17 @@ import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from hub.doors.verify import page, words
+from protocol.note import Verifier
 from protocol.proof import Evidence, Proof, ProofError, read_proof, write_proof
 from protocol.proof_trust import write_trust
 from protocol.proof_words import PDF
-from protocol.signature import generate
+from protocol.signature import generate, thumbprint
 from tests.protocol.test_proof_certificates import MIDDLE, ROOT, scene_of
 from tests.protocol.test_proof_log import CHANGES
 from tests.protocol.test_proof_wrong import FORGERIES
 from tests.support.certificates import HOUR, NOW, make_key, root
-from tests.support.parties import VAN_YEN
-from tests.support.proofs import LATER, MESSAGE, MINUTE, Scene, Witness
+from tests.support.parties import LUC_YEN, PROVINCE, VAN_YEN
+from tests.support.proofs import LATER, MESSAGE, MINUTE, ORIGIN, Scene, Witness
 from tests.support.tsa import Root
 
 SCRIPT = Path(__file__).parents[2] / "hub/doors/verify.js"
@@ -59,6 +60,41 @@ def case(
     }
 
 
+def _known_by_the_verifier() -> list[dict[str, Any]]:
+    """Keys of agencies, the longest promise, and a log that began anew, as the list of the trusted names them."""
+    scene = Scene(signed=2)
+    sender, recipient, stranger = (
+        frozenset({thumbprint(key.public_key())})
+        for key in (scene.sender.key, scene.recipient_key, generate("EdDSA"))
+    )
+    found = [
+        case(f"agencies whose keys are known {number}", scene, agencies=agencies)
+        for number, agencies in enumerate(
+            (
+                {PROVINCE: sender | stranger, VAN_YEN: recipient},
+                {PROVINCE: sender, VAN_YEN: recipient, LUC_YEN: recipient},
+                {PROVINCE: recipient, VAN_YEN: sender},
+                {LUC_YEN: stranger},
+                {"__proto__": stranger, "constructor": stranger},
+            )
+        )
+    ]
+    other = Scene(members={"from": "000.00.00.H01"})
+    own = frozenset({thumbprint(other.sender.key.public_key())})
+    for agencies in ({PROVINCE: own}, {PROVINCE: own, "000.00.00.H01": stranger}):
+        found.append(case(f"an agency of two codes, {len(agencies)} listed", other, agencies=agencies))
+    certified = scene_of()
+    found.append(case("a certificate with another key than the known", certified, agencies={PROVINCE: stranger}))
+    for days, seconds in ((5, 86_400), (5, 3600), (3650, 7 * 86_400), (3650, 315_360_000)):
+        far = Scene(logged=1, promise=days * 86_400.0)
+        found.append(case(f"{days} days promised, {seconds} s accepted", far, promise_seconds=seconds))
+    anew = Scene(origin=ORIGIN + "-2")
+    for names in ((anew.origin,), (ORIGIN,), (ORIGIN, anew.origin)):
+        logs = tuple(Verifier(name, anew.key.public_key()) for name in names)  # type: ignore[arg-type]
+        found.append(case(f"a log that began anew, trusting {names}", anew, logs=logs))
+    return found
+
+
 def cases() -> list[dict[str, Any]]:
     found = []
     two = [Witness("so-noi-vu.gov.vn"), Witness("thanh-tra.gov.vn")]
@@ -87,6 +123,7 @@ def cases() -> list[dict[str, Any]]:
     found.append(case("cut", scene, write_proof(scene.proof())[:-40]))
     found.append(case("with white space around", scene, b"\n " + write_proof(scene.proof()) + b"\r\n"))
     found.append(case("nothing", scene, b""))
+    found.append(case("a format that is no text", scene, b'{"format":{"toString":1}}'))
     found.append(case("no signer", Scene(members={"signer": None})))
     for at in (LATER + HOUR, NOW - HOUR):
         found.append(case(f"witnessed at {at}", Scene(witnesses=two, witnessed_at=at), quorum=2))
@@ -119,6 +156,7 @@ def cases() -> list[dict[str, Any]]:
     for format_ in ("edxml", "receipt"):
         message = msgspec.structs.replace(plain.message, format=format_)
         found.append(case(f"called {format_}", called, called.change(plain, message=message, sender=unsigned_)))
+    found += _known_by_the_verifier()
     found.append(case("another id", Scene(members={"id": "x"})))
     found.append(case("another sender", Scene(members={"from": VAN_YEN})))
     found.append(case("another id in a manifest", Scene(format="manifest", members={"id": "x"})))
@@ -245,7 +283,17 @@ def trusts() -> list[str]:
         {"witnesses": [str(Witness("b", scene.key).verifier)], "logs": []},  # type: ignore[arg-type]
         {"logs": [good["logs"][0].replace("+", "x+", 1)]},
         {"logs": ["x"]},
+        {"logs": "abc"},
+        {"witnesses": [{"toString": 1}]},
+        {"anchors": None},
         {"more": 1},
+        {"agencies": {VAN_YEN: []}},
+        {"agencies": {VAN_YEN: ["x"]}},
+        {"agencies": {"": [good["hub_keys"][0]["kid"]]}},
+        {"agencies": [VAN_YEN]},
+        {"promise_seconds": -1},
+        {"promise_seconds": 10**10},
+        {"promise_seconds": 0.5},
     ]
     return ["", "null", "[]", *(orjson.dumps(good | change).decode() for change in changes)]
 
