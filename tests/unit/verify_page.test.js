@@ -123,6 +123,14 @@ class Element {
     this.listeners[name] = listener;
   }
 
+  querySelector() {
+    return null;
+  }
+
+  focus() {
+    this.focused = true;
+  }
+
   get text() {
     return this.children.map((child) => (typeof child === "string" ? child : child.text)).join("\n");
   }
