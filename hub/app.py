@@ -122,9 +122,11 @@ class Hub:
         self.recorder = Recorder(url, sealer)
         self._sealer = sealer
         await record_hub_key(self.pool, signer.key.public_key())
-        self._hub_keys = await public_keys(self.pool)
-        self.hops = Hops(self.pool, signer.kid, (key["kid"] for key in self._hub_keys))
-        self.directory = Directory(self.pool, TrustPolicy(config.require_certificates, config.revocation))
+        self._hub_keys: list[dict[str, str]] = []
+        self.hops = Hops(self.pool, signer.kid, ())
+        await self._learn_keys()
+        policy = TrustPolicy(config.require_certificates, config.revocation)
+        self.directory = Directory(self.pool, policy, self._learn_keys)
         await self.directory.refresh()
         self._follower = asyncio.create_task(self.directory.follow(), name="directory")
         self.openings = Openings(
@@ -199,6 +201,11 @@ class Hub:
         )
         await self._runner.setup()
         self.links.start()
+
+    async def _learn_keys(self) -> None:
+        """The keys of all nodes: each has its own, and one may begin at any time."""
+        self._hub_keys[:] = await public_keys(self.pool)
+        self.hops.own_keys |= {key["kid"] for key in self._hub_keys}
 
     def _certificate_chores(self) -> tuple[Chore, ...]:
         config = self.config

@@ -9,7 +9,7 @@ twice.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -86,7 +86,7 @@ class Parts:
     recorder: Recorder
     hops: Hops
     hub: str
-    hub_keys: tuple[dict[str, str], ...]
+    hub_keys: Sequence[dict[str, str]]
     """This hub's name and its own keys (JWKs), as peers are told them."""
     max_xml_bytes: int
     max_attachment_bytes: int

@@ -7,6 +7,7 @@ that the other is behind (a new key, a new agency) asks for it at once.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -37,7 +38,7 @@ class NativeSync:
         directory: Directory,
         pool: asyncpg.Pool[Any],
         hub: str,
-        hub_keys: tuple[dict[str, str], ...],
+        hub_keys: Sequence[dict[str, str]],
         wanted: asyncio.Event,
     ) -> None:
         """`hub` and `hub_keys`: this hub's name, and its own keys. `wanted` is set to have `once` called."""

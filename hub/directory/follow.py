@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import asyncpg
@@ -114,8 +115,14 @@ async def load_changes(pool: asyncpg.Pool[Any], since: int) -> Changes | None:
 class Directory:
     """Holds the present picture and follows changes."""
 
-    def __init__(self, pool: asyncpg.Pool[Any], trust: TrustPolicy | None = None) -> None:
-        """`trust`: what the hub demands of certificates."""
+    def __init__(
+        self,
+        pool: asyncpg.Pool[Any],
+        trust: TrustPolicy | None = None,
+        before: Callable[[], Awaitable[None]] | None = None,
+    ) -> None:
+        """`trust`: what the hub demands of certificates. `before`: done before each new picture is shown."""
+        self._before = before
         self._pool = pool
         self._changed = asyncio.Event()
         self._followed = asyncio.Condition()
@@ -124,6 +131,8 @@ class Directory:
     async def refresh(self) -> bool:
         """Load what changed. True when something did."""
         changes = await load_changes(self._pool, self.picture.revision)
+        if changes is not None and self._before is not None:
+            await self._before()
         if changes is None or changes.revision <= self.picture.revision:  # somebody else was faster
             return False
         self.picture = self.picture.with_changes(changes)

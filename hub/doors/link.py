@@ -6,7 +6,7 @@ Only endpoints that an operator accepted as hubs come in here (`lienthong link a
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
@@ -54,7 +54,7 @@ class LinkDoor:
         directory: Directory,
         pool: asyncpg.Pool[Any],
         teller: Teller,
-        hub_keys: tuple[dict[str, str], ...],
+        hub_keys: Sequence[dict[str, str]],
     ) -> None:
         """`hub_keys`: this hub's own, as JWKs."""
         self._config = config

@@ -16,7 +16,9 @@ import structlog
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from hub.config import PKCS11_SCHEME, Config
+from hub.directory.change import changing
 from hub.evidence import pkcs11
+from hub.store import sql
 from protocol.problems import LienthongError
 from protocol.signature import (
     PrivateKey,
@@ -30,6 +32,7 @@ from protocol.signature import (
 )
 
 log = structlog.get_logger()
+LINKS = sql.load("links")
 KEY_ALGORITHM = "EdDSA"
 """Signing costs 41 µs a batch; the log's checkpoints are Ed25519 by specification."""
 
@@ -58,7 +61,12 @@ def make_hub_key(path: Path) -> bool:
         file.write(private_pem(generate(KEY_ALGORITHM)))
         file.flush()
         os.fsync(file.fileno())
-    temporary.rename(path)
+    try:
+        os.link(temporary, path)  # unlike renaming, it never replaces what another process made meanwhile
+    except FileExistsError:
+        return False
+    finally:
+        temporary.unlink()
     return True
 
 
@@ -154,11 +162,16 @@ def load_log_key(config: Config, hub_key: PrivateKey | SigningKey) -> LogKey:
 
 async def record_hub_key(pool: asyncpg.Pool[Any], key: PublicKey) -> None:
     """Keep the public key for good: receipts sealed with it stay verifiable after it was replaced."""
-    await pool.execute(
-        "insert into hub_key (kid, jwk) values ($1, $2) on conflict do nothing",
-        thumbprint(key),
-        orjson.dumps(to_jwk(key)).decode(),
-    )
+    kid, jwk = thumbprint(key), orjson.dumps(to_jwk(key)).decode()
+    async with pool.acquire() as acquired:
+        connection: Any = acquired
+        if await connection.fetchval("select true from hub_key where kid = $1", kid):
+            return
+        async with changing(connection) as revision:  # which other nodes follow, and tell their links
+            await connection.execute(
+                "insert into hub_key (kid, jwk) values ($1, $2) on conflict do nothing", kid, jwk
+            )
+            await connection.execute(LINKS.exchange_anew, revision)
 
 
 async def public_keys(pool: asyncpg.Pool[Any]) -> tuple[dict[str, str], ...]:

@@ -236,6 +236,11 @@ update link_key set approved = $3, revision = $4
 where endpoint = $1 and approved is null and ($2::text is null or name = $2)
 returning name
 
+-- name: exchange_anew
+-- Have every process look at its links again, and tell the peers what is new of this hub.
+with links as (update link set revision = $1)
+update linked_hub set revision = $1
+
 -- name: add_hops
 insert into hop (message, hops)
 select message, string_to_array(hops, ' ') from unnest($1::uuid[], $2::text[]) h(message, hops)
