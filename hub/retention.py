@@ -99,13 +99,14 @@ class Retention:
         return True
 
     async def _delete_garbage(self, connection: asyncpg.Connection) -> None:
-        rows = await connection.fetch(SQL.garbage, datetime.now(UTC) - GARBAGE_AGE)
-        paths = [self._blobs.path(row["sha256"]) for row in rows]
+        before = datetime.now(UTC) - GARBAGE_AGE
+        await connection.execute(SQL.spare, before)
+        found = [row["sha256"] for row in await connection.fetch(SQL.garbage, before)]
 
-        def delete() -> None:
-            for path in paths:
-                path.unlink(missing_ok=True)
+        def discard() -> list[bytes]:
+            return [sha256 for sha256 in found if self._blobs.discard(sha256, before.timestamp())]
 
-        await asyncio.to_thread(delete)
-        if paths:
-            log.info("deleted blobs that nothing names", count=len(paths))
+        gone = await asyncio.to_thread(discard)
+        await connection.execute(SQL.discarded, gone)  # what is young is looked at again
+        if gone:
+            log.info("deleted blobs that nothing names", count=len(gone))

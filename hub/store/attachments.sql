@@ -11,8 +11,12 @@ select exists (select 1 from attachment_owner where sha256 = $1 and endpoint = $
 select exists (select 1 from attachment_owner where sha256 = $1 and endpoint = $2)
 
 -- name: add
--- True when the endpoint did not have it before.
-with content as (insert into attachment (sha256, size, endpoint) values ($1, $2, $3) on conflict do nothing),
+-- True when the endpoint did not have it before. One that is there is young again, also to whoever deletes old ones
+-- at this moment (`condemn_attachments`) and does not see its new owner.
+with content as (
+    insert into attachment (sha256, size, endpoint) values ($1, $2, $3)
+    on conflict (sha256) do update set uploaded_at = excluded.uploaded_at
+),
 owner as (insert into attachment_owner values ($1, $3) on conflict do nothing returning 1)
 select exists (select 1 from owner)
 

@@ -72,6 +72,22 @@ class Blobs:
         incoming.open()
         return incoming
 
+    def discard(self, sha256: bytes, older_than: float) -> bool:
+        """Delete a blob if it was written before `older_than` (UNIX time); whether it is gone.
+
+        A younger one may belong to a message that is being taken in, of which the store knows nothing yet.
+        """
+        path, aside = self.path(sha256), self._incoming / uuid4().hex
+        with contextlib.suppress(FileNotFoundError):
+            if path.stat().st_mtime >= older_than:
+                return False
+            path.rename(aside)
+            if aside.stat().st_mtime >= older_than:  # it was kept anew between the two
+                aside.rename(path)
+                return False
+            aside.unlink()
+        return True
+
     def clean(self, older_than: float) -> int:
         """Delete what uploads left behind when they were cut off, if last written before `older_than`
         (UNIX time). Returns how many there were.
@@ -111,12 +127,11 @@ class Incoming:
 
     def keep(self) -> Path:
         """Make the blob durable under its name. Blocks on the disk: call in a thread."""
+        os.utime(self._descriptor)
         os.fsync(self._descriptor)
         self._close()
         path = self._blobs.path(self.sha256)
-        if path.exists():
-            self.path.unlink()
-            return path
+        # Also where it is already, so that its age is that of who kept it last (`Blobs.discard`).
         for folder in (path.parent.parent, path.parent):
             if not folder.exists():
                 folder.mkdir(exist_ok=True)

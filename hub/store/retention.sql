@@ -1,10 +1,11 @@
 -- Dropping old months.
 
 -- name: oldest
--- The first month that any of the partitioned tables still has, as YYYYMM; null when there is none.
+-- The first month of which there is still a table, as YYYYMM; null when there is none. Also one that was detached and
+-- not dropped: whoever was at it was killed between the two.
 select min(right(c.relname, 6))
-from pg_inherits i join pg_class c on c.oid = i.inhrelid
-where i.inhparent = any(monthly_tables()::regclass[])
+from unnest(monthly_tables()) t(name) join pg_class c on c.relname ~ ('^' || t.name || '_\d{6}$')
+where c.relkind = 'r' and pg_table_is_visible(c.oid)
 
 -- name: waiting
 -- Mailboxes in which something waits that was committed before $1, and how much, most first. A day more is looked
@@ -61,12 +62,17 @@ with gone as (
 insert into blob_garbage (sha256) select sha256 from gone
 on conflict (sha256) do update set since = excluded.since
 
+-- name: spare
+-- Of the blobs condemned before $1 those that something names leave the list.
+delete from blob_garbage g
+where since < $1
+  and (exists (select 1 from attachment a where a.sha256 = g.sha256)
+       or exists (select 1 from attachment_use u where u.sha256 = g.sha256)
+       or exists (select 1 from message m where m.digest = g.sha256 and m.body is null))
+
 -- name: garbage
--- Blobs to delete: condemned before $1 and still named by nothing. The others leave the list.
-with old as (
-    delete from blob_garbage where since < $1 returning sha256
-)
-select sha256 from old
-where not exists (select 1 from attachment a where a.sha256 = old.sha256)
-  and not exists (select 1 from attachment_use u where u.sha256 = old.sha256)
-  and not exists (select 1 from message m where m.digest = old.sha256 and m.body is null)
+-- Blobs to delete: condemned before $1, and named by nothing.
+select sha256 from blob_garbage where since < $1
+
+-- name: discarded
+delete from blob_garbage where sha256 = any($1::bytea[])
