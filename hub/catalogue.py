@@ -63,8 +63,9 @@ class Catalogue:
             entries = [(key, row["id"]) for row in rows for key in keys(row, await self._describer.of(row))]
             last = rows[-1]["id"]
             columns = [key for key, _ in entries], [message for _, message in entries]
-            await self._pool.execute(SQL.add, *columns, last)
-            await self._pool.execute(SQL.mark_known, *columns)
+            async with self._pool.acquire() as connection, connection.transaction():
+                await connection.execute(SQL.add, *columns, last)
+                await connection.execute(SQL.mark_known, *columns)
             if time.monotonic() >= ends:
                 return
 

@@ -140,6 +140,7 @@ def log_begin(output: Output, name: str, yes: bool, data_dir: str, database_url:
         size = await connection.fetchval(SQL.size)
         if do:
             async with connection.transaction():
+                await connection.execute(SQL.lock)  # a node that was started meanwhile may be at a turn
                 await connection.execute(SQL.begin_anew, str(verifier), name)
         return rows[0]["origin"], verifier, size
 

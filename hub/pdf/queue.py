@@ -133,7 +133,7 @@ class PdfQueue:
                 raise
             log.warning("PDFs of a message could not be checked", message=str(message), error=str(error))
         else:
-            await self._pool.execute(SQL.done, message)
+            await self._pool.execute(SQL.done, message, row["since"])
         return True
 
     async def _hold(self, message: UUID) -> None:

@@ -12,6 +12,7 @@ PostgreSQL refuses root.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import os
 import pwd
@@ -111,7 +112,11 @@ class EmbeddedPostgres:
             return pid
         self._prepare()
         if not self.initialised:
-            self._initialise()
+            # One process at a time: `_initialise` takes what another is making for what a killed one left.
+            with (self.socket_dir / "initdb.lock").open("w") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                if not self.initialised:
+                    self._initialise()
         patience = time.monotonic() + PATIENCE_SECONDS
         while True:
             try:

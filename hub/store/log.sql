@@ -3,6 +3,10 @@
 -- name: try_lock
 select pg_try_advisory_xact_lock(7020)
 
+-- name: lock
+-- Waits for the turn that an integrator may be at.
+select pg_advisory_xact_lock(7020)
+
 -- name: newest
 select size, at, root, note, extract(epoch from now() - at)::float8 as age from checkpoint order by size desc limit 1
 

@@ -34,7 +34,8 @@ returning message, endpoint, since, tries
 update pdf_queue set due = now() + $2::interval where message = $1
 
 -- name: done
-delete from pdf_queue where message = $1
+-- What was put into the queue again since then ($2) stays there.
+delete from pdf_queue where message = $1 and since = $2
 
 -- name: add
 insert into pdf_queue (message, endpoint) select id, endpoint from message where id = $1

@@ -126,6 +126,9 @@ values ($1, $2, $3, $4, $5, $6, $7, $8)
 on conflict (certificate) do update
 set status = excluded.status, reason = excluded.reason, revoked_at = excluded.revoked_at, answer = excluded.answer,
     answered_at = excluded.answered_at, fresh_until = excluded.fresh_until, revision = excluded.revision
+-- As `protocol.certificate_revocation` has it, also against a process that asked before another learned of the revocation.
+where revocation.status <> 'revoked' or excluded.status = 'revoked'
+   or revocation.reason = 'certificate_hold' and excluded.answered_at > revocation.answered_at
 
 -- name: note_asked
 insert into revocation_question (certificate, asked_at, answered_at, failures, failure)
