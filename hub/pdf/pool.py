@@ -266,6 +266,8 @@ class Pool:
 
     async def _end(self, processes: Sequence[Process]) -> None:
         for process in processes:
+            if process not in self._free:
+                continue  # it was taken while another ended
             self._free.remove(process)
             self._running.discard(process)
             await process.end()

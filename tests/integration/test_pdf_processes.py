@@ -150,6 +150,30 @@ async def test_they_leave_when_there_is_nothing_to_do(tmp_path: Path, monkeypatc
         assert (await checked(pool, tmp_path, signed.issued())).verdict is Verdict.SIGNED
 
 
+async def test_one_that_is_taken_while_another_leaves_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with running(width=2) as pool:
+        await asyncio.gather(*(checked(pool, tmp_path, signed.issued()) for _ in range(2)))
+        first, second = pool._free
+        leaving, go_on, end = asyncio.Event(), asyncio.Event(), Process.end
+
+        async def slow(self: Process) -> None:
+            leaving.set()
+            await go_on.wait()
+            await end(self)
+
+        monkeypatch.setattr(Process, "end", slow)
+        sweeping = asyncio.create_task(pool._end([first, second]))
+        await leaving.wait()
+        assert (await checked(pool, tmp_path, signed.issued())).verdict is Verdict.SIGNED
+        taken = await pool._take()
+        go_on.set()
+        await sweeping
+        assert taken is second and taken.alive and pids(pool) == {second.pid}
+        pool._free.append(taken)
+
+
 async def test_they_are_replaced_after_so_many(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pools, "MAX_CHECKS", 2)
     async with running() as pool:
