@@ -14,6 +14,7 @@ from uuid import uuid4
 import aiohttp
 import asyncpg
 import pytest
+from hypothesis import HealthCheck, settings
 
 from hub.app import Hub
 from hub.config import Config, make
@@ -23,6 +24,12 @@ from hub.store.embedded import EmbeddedPostgres
 from hub.store.pool import migrate, wait_until_reachable
 from tests.support.node import Node
 from tests.support.parties import Party, register
+
+# How long an example takes says how busy the machine is. Hypothesis gives each 200 ms unless it is told otherwise.
+settings.register_profile(
+    "untimed", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True
+)
+settings.load_profile("untimed")
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -181,7 +181,7 @@ async def test_a_connection_that_went_silent_is_given_up(
     database_url: str, connection: asyncpg.Connection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """No reset, no end: the other side just says nothing any more, as after a failed switch."""
-    monkeypatch.setattr(reconnect, "COMMAND_SECONDS", 0.5)
+    monkeypatch.setattr(reconnect, "COMMAND_SECONDS", 2.0)  # which those that are answered must not take
     monkeypatch.setattr(commit, "RETRY_SECONDS", 0.2)
     proxy = Proxy()
     async with _hub_behind(proxy, database_url, connection, tmp_path) as hub:
@@ -262,6 +262,8 @@ async def test_while_the_store_is_away_everything_says_so(
         assert (status, orjson.loads(body)["checks"]["database"]) == (503, "unavailable")
         assert list((tmp_path / "blobs" / "incoming").iterdir()) == []
 
+        monkeypatch.setattr(commit, "RETRY_SECONDS", 20.0)  # from here on nothing is to be given up
+        monkeypatch.setattr(acknowledge, "CONNECT_SECONDS", 20.0)
         proxy.accept()
         for method, path, headers, body, expected in asked:
             assert (await ask(method, path, headers, body))[0] == expected, f"{method} {path}"

@@ -41,7 +41,9 @@ def sent(lienthong: Lienthong, tinh: dict[str, str], paper: Path, tmp_path: Path
         assert result.exit_code == 0, result.output
         (tmp_path / "x.proof").write_bytes(result.stdout_bytes)
         proof = read_proof((tmp_path / "x.proof").read_bytes())
-        return len(proof.events) == 1 and all(one.logged for one in (proof.accepted, *proof.events))
+        # On a busy machine the hand-over may be an event of its own, before the acknowledgement.
+        ended = proof.events and orjson.loads(proof.events[-1].receipt.event)["event"] == "acknowledged"
+        return bool(ended) and all(one.logged for one in (proof.accepted, *proof.events))
 
     eventually(ripe)
     (tmp_path / "trust.json").write_bytes(get(lienthong, "/v1/hub/trust"))
@@ -50,6 +52,7 @@ def sent(lienthong: Lienthong, tinh: dict[str, str], paper: Path, tmp_path: Path
 
 def test_proof_and_verify(lienthong: Lienthong, sent: Path, tinh: dict[str, str]) -> None:
     words = ("verify", sent / "x.proof", sent / "x.jws", "--trust-file", sent / "trust.json")
+    count = 1 + len(read_proof((sent / "x.proof").read_bytes()).events)
     told = lienthong(*words)
     vietnamese, english = told.split("VERDICT: proven.")
     assert vietnamese.startswith("KẾT LUẬN: bằng chứng đúng.")
@@ -57,7 +60,7 @@ def test_proof_and_verify(lienthong: Lienthong, sent: Path, tinh: dict[str, str]
         "không sai một byte",
         "Đã giao cho hệ thống bên nhận: van-yen",
         "Bên nhận xác nhận đã nhận: van-yen",
-        "Cả 2 sự kiện nằm trong nhật ký minh bạch",
+        f"Cả {count} sự kiện nằm trong nhật ký minh bạch",
     ):
         assert sentence in vietnamese
     for sentence in (

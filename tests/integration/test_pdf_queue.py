@@ -52,11 +52,12 @@ async def test_whoever_dies_over_a_message_leaves_it_to_others(
     await settle(axis, Policy.RECORD)
     await first.hub.pdf_queue.stop()
     message = await send(axis, signed.issued())
-    row = await first.connection.fetchrow(queues.SQL.take, timedelta(seconds=1), 0)  # and then no more is heard
-    assert row is not None and str(row["message"]) == message
-    assert await first.connection.fetchrow(queues.SQL.take, timedelta(seconds=1), 0) is None, (
-        "nobody else takes it"
-    )
+    async with first.connection.transaction():  # in which time stands still
+        row = await first.connection.fetchrow(queues.SQL.take, timedelta(seconds=1), 0)  # no more is heard
+        assert row is not None and str(row["message"]) == message
+        assert await first.connection.fetchrow(queues.SQL.take, timedelta(seconds=1), 0) is None, (
+            "nobody else takes it"
+        )
     await start_hub()
     assert len(await recorded(axis, message)) == 1
 

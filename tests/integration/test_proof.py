@@ -16,6 +16,7 @@ import pytest
 
 from hub.directory import change
 from hub.evidence.record import Recorded
+from hub.relay import handover_sealing
 from protocol.certificate import to_pem
 from protocol.evidence import EventKind
 from protocol.log import read_proof as read_log_proof
@@ -53,6 +54,12 @@ sys.argv = ["lienthong", *sys.argv[1:]]
 main()
 """
 """The command in a process that may not open a socket."""
+
+
+@pytest.fixture(autouse=True)
+def never_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However late an acknowledgement comes, its event tells of the hand-over: these files have no other."""
+    monkeypatch.setattr(handover_sealing, "LOOK_SECONDS", 3600.0)
 
 
 class Asking:

@@ -17,8 +17,10 @@ from tests.support.axis_parties import add_system, state
 from tests.support.edxml_messages import document, write
 from tests.support.pair import Pair
 from tests.support.parties import DAI_SON, LUC_YEN, PROVINCE, VAN_YEN, Party, register
+from tests.support.until import until
 
 XML = "application/xml"
+SILENT_LOCK = 7014
 
 
 def recall(party: Party, document_id: str, *to: str, **members: Any) -> Any:
@@ -240,6 +242,8 @@ async def test_another_process_that_had_the_mailbox_open_is_asked(start_hub: Sta
 
 async def test_what_a_process_that_fell_silent_had_open_counts_as_given(pair: Pair) -> None:
     connection = pair.hub.connection
+    held = "select pg_try_advisory_lock($1)"
+    await until(lambda: connection.fetchval(held, SILENT_LOCK), "the lock of the chore that gives it up")
     ghost = UUID(int=7)
     await connection.execute("insert into reader values ($1, now() - interval '1 hour')", ghost)
     await connection.execute("insert into open_mailbox values ($1, $2)", pair.district.id, ghost)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -113,10 +114,11 @@ async def test_an_authority_between_is_revoked(asking: RunningHub, province: Par
 
 
 @pytest.fixture
-def unused_port() -> int:
-    """A port at which nobody answers: it was just given back."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
+def unused_port() -> Iterator[int]:
+    """A port at which nobody answers: it is bound and not listened at, so that nobody else gets it."""
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        yield int(unused.getsockname()[1])
 
 
 # -- an authority that does not answer ------------------------------------------------------------

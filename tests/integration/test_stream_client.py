@@ -148,7 +148,7 @@ async def test_what_fails_for_a_passing_reason_is_sent_again(pair: Pair, out: St
 
 
 async def test_what_goes_on_failing_is_given_up_in_time(pair: Pair) -> None:
-    async with pair.province.client(pair.hub.url, retry_seconds=0.3) as client, client.stream() as stream:
+    async with pair.province.client(pair.hub.url, retry_seconds=1.0) as client, client.stream() as stream:
         faulty = Faulty(pair.hub, Problem("store-unavailable", "lát nữa"), 10_000)
         with pytest.raises(Problem) as gone:
             await stream.send(pair.province.document(VAN_YEN))

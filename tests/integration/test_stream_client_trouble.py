@@ -122,7 +122,7 @@ async def test_leaving_waits_for_what_is_under_way(pair: Pair) -> None:
         tasks = [asyncio.create_task(stream.send(pair.province.document(VAN_YEN))) for _ in range(20)]
         await asyncio.sleep(0)
     assert all(isinstance(sent, Sent) for sent in await asyncio.gather(*tasks))
-    assert len(pair.hub.hub.streams) == 0
+    await until(lambda: len(pair.hub.hub.streams) == 0, "the hub has ended the stream")
     for use in (stream.send(pair.province.document(VAN_YEN)), take(stream, 1)):
         with pytest.raises(ClientError, match="closed"):
             await use

@@ -174,15 +174,15 @@ async def test_a_client_that_says_nothing_is_not_waited_for(
 async def test_a_client_that_answers_no_ping_is_given_up(
     pair: Pair, http: aiohttp.ClientSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(door, "HEARTBEAT_SECONDS", 0.2)
+    monkeypatch.setattr(door, "HEARTBEAT_SECONDS", 1.0)
     async with raw_stream(http, pair.hub.url, pair.province, greet=False) as stream:
-        assert (await stream.greet()).heartbeat == 0.2
+        assert (await stream.greet()).heartbeat == 1.0
         message = await stream.ws.receive(30)
         assert message.type is aiohttp.WSMsgType.PING
         await stream.ws.pong(message.data)
         assert (await stream.ws.receive(30)).type is aiohttp.WSMsgType.PING, "who answers is asked again"
         assert (await stream.ws.receive(30)).type is aiohttp.WSMsgType.CLOSED
-    assert len(pair.hub.hub.streams) == 0
+    await until(lambda: len(pair.hub.hub.streams) == 0, "the stream has ended")
 
 
 async def test_a_cursor_that_no_mailbox_gave_is_refused(pair: Pair, http: aiohttp.ClientSession) -> None:
@@ -230,7 +230,7 @@ async def test_a_hub_that_stops_asks_its_streams_to_go_and_finishes_what_it_took
         raw_stream(http, hub.url, district) as stubborn,
         raw_stream(http, hub.url, province, greet=False) as mute,
     ):
-        monkeypatch.setattr(door, "DRAIN_SECONDS", 1.0)
+        monkeypatch.setattr(door, "DRAIN_SECONDS", 3.0)
         async with connection.transaction():
             await connection.execute("select pg_advisory_xact_lock(7001)")  # commits are held up
             raws = [pair_message(province, number) for number in range(2)]
@@ -238,7 +238,7 @@ async def test_a_hub_that_stops_asks_its_streams_to_go_and_finishes_what_it_took
             waiting = "select true from pg_locks where locktype = 'advisory' and objid = 7001 and not granted"
             await until(lambda: connection.fetchval(waiting), "the message is being committed")
             stopping = asyncio.create_task(hub.hub.stop())
-            assert (await sender.hear(Drain)).seconds == 1.0
+            assert (await sender.hear(Drain)).seconds == 3.0
             # This one crossed the drain on its way.
             crossed = Submit(first + 1, messages=(raws[1].decode(),))
             sender.session._step(crossed, sender.session._role)

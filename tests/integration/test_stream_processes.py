@@ -96,5 +96,5 @@ async def test_a_reader_at_one_process_gets_what_both_commit_once_and_in_order(
 class Nobody(dict[Any, Any]):
     """Where what one process has to tell the others is lost."""
 
-    def update(self, *news: Any) -> None:
+    def __setitem__(self, place: Any, reach: Any) -> None:
         """Tell nobody."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime
@@ -16,7 +17,6 @@ from aiohttp.test_utils import TestServer
 
 from hub.config import WitnessSetting
 from hub.evidence import witnessing
-from hub.listener import listen
 from protocol.client.log import LogClient
 from protocol.evidence import Receipt
 from protocol.log import InclusionProof, open_checkpoint, read_proof
@@ -145,6 +145,14 @@ async def _silent() -> AsyncIterator[str]:
 
 
 @pytest.fixture
+def away() -> Iterator[int]:
+    """A port at which nobody answers: it is bound and not listened at, so that nobody else gets it."""
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        yield int(bound.getsockname()[1])
+
+
+@pytest.fixture
 def stranger() -> Iterator[str]:
     yield str(Verifier("kiểm-toán/w3", SmallLog().key.public_key(), COSIGNATURE))
 
@@ -154,15 +162,13 @@ async def test_one_that_is_slow_or_away_holds_nobody_up(
     start_hub: StartHub,
     http: aiohttp.ClientSession,
     stranger: str,
+    away: int,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(witnessing, "ANSWER_SECONDS", 0.2)
     first, second = witnesses
-    away = listen("127.0.0.1", 0)
-    port = away.getsockname()[1]
-    away.close()
     async with _silent() as url:
-        wanted = f"{url} {stranger}, http://127.0.0.1:{port}/w2 {second.verifier} {first.setting}"
+        wanted = f"{url} {stranger}, http://127.0.0.1:{away}/w2 {second.verifier} {first.setting}"
         scene = await follow(await start_hub(**settings() | {"witness": wanted}), http, first)
         await scene.send(3)
         await scene.cosigned(first, size=3)

@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import Any
 
 import orjson
 import pytest
+import structlog
 from click.testing import CliRunner, Result
 
 from hub.cli import main
@@ -32,7 +34,11 @@ class Lienthong:
 
     def call(self, *words: object, **environment: str | None) -> Result:
         present = {name: None for name in os.environ if name.startswith("LIENTHONG")}
-        return CliRunner().invoke(main, [*map(str, words)], env=present | self.environment | environment)
+        logging = structlog.get_config()
+        try:
+            return CliRunner().invoke(main, [*map(str, words)], env=present | self.environment | environment)
+        finally:
+            structlog.configure(**logging)  # `serve` sets up that of its process, which is that of later tests
 
     def __call__(self, *words: object, **environment: str | None) -> str:
         """What it writes to standard output; it must succeed."""
@@ -129,9 +135,8 @@ def paper(tmp_path: Path) -> Path:
     return made
 
 
-def eventually(condition: Callable[[], bool]) -> None:
-    """Call until it is true; a change of the directory reaches the hub within two seconds."""
-    for _ in range(200):
-        if condition():
-            return
-    raise AssertionError("it never came true")
+def eventually(condition: Callable[[], bool], seconds: float = 30.0) -> None:
+    """Call until it is true; a change of the directory reaches the hub within two seconds, or when it can."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"it did not come true in {seconds:g} s"
