@@ -10,18 +10,24 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Coroutine
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import structlog
 from aiohttp import WSMsgType, web
 
-from hub.couriers.mailbox import Page, cursor_text, read_cursor
+from hub.config import Config
+from hub.couriers.beside import Besides
+from hub.couriers.mailbox import Mailboxes, Page, cursor_text, read_cursor
 from hub.couriers.stream import StreamCourier
-from hub.doors.http import Caller
+from hub.doors.http import Caller, Gate
 from hub.doors.written import entry_json, outcome_json, problem_json
-from hub.relay.acknowledge import Acknowledgement, Ended
+from hub.relay.acknowledge import Acknowledgement, Acknowledger, Ended
 from hub.relay.answering import Accepted
+from hub.relay.intake import Intake
+from hub.relay.live import Live
 from hub.relay.opening import Sender
+from hub.relay.signed import SignedAcknowledgements
+from hub.relay.wake import Wake
 from protocol.problems import Problem
 from protocol.stream import (
     CLOSE_INTERNAL,
@@ -40,10 +46,8 @@ from protocol.stream import (
     State,
     StreamError,
     Submit,
+    Welcome,
 )
-
-if TYPE_CHECKING:
-    from hub.doors.stream import StreamDoor
 
 log = structlog.get_logger()
 
@@ -57,6 +61,28 @@ GATHER_SECONDS = 0.1
 """How long submissions gather at most: the group before may wait for something else than the disk."""
 ANSWERS_BYTES = 16 << 20
 """Beyond it, what came together is answered in a frame for each submission."""
+
+
+class Door(Protocol):
+    """What a stream needs of the door that opened it."""
+
+    config: Config
+    gate: Gate
+    intake: Intake
+    mailboxes: Mailboxes
+    acknowledger: Acknowledger
+    wake: Wake
+    live: Live
+    signed: SignedAcknowledgements
+    besides: Besides
+
+    def welcome(self) -> Welcome:
+        """What a client is told first."""
+        ...
+
+    def greeted(self, connection: Connection) -> None:
+        """A client has been told."""
+        ...
 
 
 class Connection:
@@ -81,9 +107,7 @@ class Connection:
         "_ws",
     )
 
-    def __init__(
-        self, door: StreamDoor, request: web.Request, ws: web.WebSocketResponse[Any], caller: Caller
-    ) -> None:
+    def __init__(self, door: Door, request: web.Request, ws: web.WebSocketResponse[Any], caller: Caller) -> None:
         self._door = door
         self._request = request
         self._ws = ws
