@@ -8,6 +8,7 @@ import signal
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
+from urllib.parse import urlsplit
 
 import psutil
 import pytest
@@ -120,8 +121,17 @@ class Traffic:
         self.ledger = StreamLedger(len(senders) * (SINGLES + TOGETHER))
         self.followers = [Follower(how, self.ledger.expected) for how in ("cursor", "entry", "halves")]
 
-    async def flow(self, sender_url: str, receiver_url: str, trouble: Callable[[], Awaitable[None]]) -> None:
-        """Send, receive and acknowledge through `trouble`; everything that was asked comes to its end."""
+    async def flow(
+        self,
+        sender_url: str,
+        receiver_url: str,
+        trouble: Callable[[], Awaitable[None]],
+        spread: Callable[[], bool] = lambda: True,
+    ) -> None:
+        """Send, receive and acknowledge through `trouble`; everything that was asked comes to its end.
+
+        Senders' streams are opened until they are `spread`: a process that was busy leaves them to another.
+        """
         async with AsyncExitStack() as stack:
 
             async def stream(party: Party, url: str, **options: int) -> Stream:
@@ -129,6 +139,8 @@ class Traffic:
                 return await stack.enter_async_context(client.stream(**options))
 
             outgoing = [await stream(sender, sender_url) for sender in self.senders]
+            while not spread():
+                outgoing[-1] = await stream(self.senders[-1], sender_url)
             incoming = [await stream(receiver, receiver_url, messages=40) for receiver in self.receivers]
             async with asyncio.TaskGroup() as group:
                 for follower, one in zip(self.followers, incoming, strict=True):
@@ -253,7 +265,17 @@ async def test_two_processes_commit_and_streams_at_either_miss_nothing(start_nod
     async def nothing() -> None:
         await traffic.ledger.reached(traffic.ledger.expected)
 
-    await traffic.flow(node.url, node.url, nothing)
+    def at_both() -> bool:
+        """Whether each process has a sender's stream; of idle connections none is left by then."""
+
+        def has_one(worker: psutil.Process) -> bool:
+            open_ = (one for one in worker.net_connections() if one.status == psutil.CONN_ESTABLISHED)
+            return any(one.laddr.port == port for one in open_)
+
+        return all(map(has_one, node.workers()))
+
+    port = urlsplit(node.url).port
+    await traffic.flow(node.url, node.url, nothing, at_both)
     await _check(node, traffic)
     async with node.database() as database:
         committers = "select count(*) from pg_stat_activity where application_name = 'lienthong commit 0'"
