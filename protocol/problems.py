@@ -177,7 +177,7 @@ class Problem(LienthongError):
         return orjson.dumps(self.members())
 
 
-_BY_STATUS = {408: "timeout", 429: "too-many-requests"}
+_BY_STATUS = {408: "timeout", 413: "too-large", 429: "too-many-requests"}
 """What a proxy before the hub answers, and passes."""
 
 

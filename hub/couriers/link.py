@@ -264,7 +264,7 @@ class Courier:
         """Write down how it goes, take orders, and see that the lock is still held."""
         while True:
             look()
-            for order in await self._lock.fetch(SQL.take_orders, self._link.endpoint):
+            for order in await self._lock.fetch(SQL.orders, self._link.endpoint):
                 log.info("an operator's order", link=self._name, what=order["what"], message=str(order["message"]))
                 self._health.resume()
                 if order["what"] == "sync":
@@ -272,10 +272,16 @@ class Courier:
                     self._sync_now.set()
                 elif order["message"] is not None:
                     pusher.again(order["message"])
-                    await pusher.resend(order["message"])
+                    try:
+                        await pusher.resend(order["message"])
+                    except (*STORE, Problem):
+                        raise
+                    except Exception:  # which must not come again and again, and end each courier
+                        log.exception("an order cannot be carried out", link=self._name, message=order["message"])
                 else:
                     pusher.again()
                     fetcher.again()
+                await self._lock.execute(SQL.end_order, order["id"])  # done, so that nobody dies in between
             try:
                 await self._health.write()
             except STORE as error:
@@ -286,10 +292,9 @@ class Courier:
 
     async def _sync(self, once: Callable[[bool], Awaitable[None]]) -> None:
         """Exchange directories when it is time, and when it is asked for."""
-        tries = 0
         native = self._link.kind == "native"  # whose first exchange must come before anything else is understood
         while True:
-            left = 0.0 if native and tries == 0 else await self._until_sync()
+            left = 0.0 if native else await self._until_sync()
             native = False
             if left is None or left > 0:
                 try:
@@ -303,13 +308,10 @@ class Courier:
             try:
                 await once(anew)
                 self._health.sync.success()
-                tries = 0
             except (PeerError, PeerRefusedError, DirectoryError, *STORE) as error:
-                tries += 1
                 self._anew = self._anew or anew
                 log.warning("the directory beyond a link was not fetched", link=self._name, error=str(error))
-                self._health.sync.failure(f"agencies: {error}")
-                await asyncio.sleep(backoff(tries + 2, self._link.retry_seconds))
+                self._health.sync.failure(f"agencies: {error}", whole_link=True)  # an order ends the pause
                 self._sync_now.set()
 
     async def _until_sync(self) -> float | None:

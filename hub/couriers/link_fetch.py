@@ -11,6 +11,7 @@ taken, and left alone, unless it is for nobody here.
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 
 import asyncpg
 import structlog
@@ -31,6 +32,8 @@ from protocol.problems import Problem
 log = structlog.get_logger()
 
 AT_ONCE = 4
+HOLD_SECONDS = 1.0
+"""How long the next list waits for what of this one is still on its way; what is of the same agency waits on."""
 BROKEN_TRIES = 3
 """A message that cannot be read is fetched so often before it is refused: it may have been cut off on its way."""
 STORE = (*UNAVAILABLE, TimeoutError, asyncpg.PostgresError)
@@ -64,6 +67,7 @@ class Fetcher:
         self._sender = Sender(link.endpoint, name)
         self._deferred: Deferred[str] = Deferred(link.retry_seconds)
         self._turns = asyncio.Semaphore(AT_ONCE)
+        self._busy: dict[str, asyncio.Task[int]] = {}
         self._poked = asyncio.Event()
 
     def again(self) -> None:
@@ -73,13 +77,17 @@ class Fetcher:
 
     async def run(self) -> None:
         """Fetch until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            await self._run(group)
+
+    async def _run(self, group: asyncio.TaskGroup) -> None:
         while True:
             await self._health.fetch.pause()
             self._poked.clear()
             moved = 0
             listed: set[str] | None = set()
             for kind in (Kind.DOCUMENT, Kind.STATUS):
-                ended, names = await self._round(kind)
+                ended, names = await self._round(kind, group)
                 moved += ended
                 listed = None if listed is None or names is None else listed | names
             if listed is not None:
@@ -94,7 +102,7 @@ class Fetcher:
             except TimeoutError:
                 pass
 
-    async def _round(self, kind: Kind) -> tuple[int, set[str] | None]:
+    async def _round(self, kind: Kind, group: asyncio.TaskGroup) -> tuple[int, set[str] | None]:
         """Take what is listed now: how many came to an end, and all names, if there was a list."""
         try:
             listed = await self._peer.waiting(kind)
@@ -113,9 +121,25 @@ class Fetcher:
         for item in listed:
             if self._deferred.due(item.id):
                 lines.setdefault(item.sender, []).append(item)
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(self._take_line(line, known)) for line in lines.values()]
-        return sum(task.result() for task in tasks), names
+        new = {
+            sender: group.create_task(self._take_line(line, known))
+            for sender, line in lines.items()
+            if sender not in self._busy
+        }
+        pending = set(new.values())
+        while pending:
+            _, pending = await asyncio.wait(pending, timeout=HOLD_SECONDS)
+            if not self._turns.locked():
+                break
+        for sender, task in new.items():
+            if task in pending:
+                self._busy[sender] = task
+                task.add_done_callback(partial(self._outlived, sender))
+        return sum(task.result() for task in new.values() if task not in pending), names
+
+    def _outlived(self, sender: str, task: asyncio.Task[int]) -> None:
+        del self._busy[sender]
+        self._poked.set()
 
     async def _take_line(self, line: list[Listed], known: dict[str, str | None]) -> int:
         ended = 0

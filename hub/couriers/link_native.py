@@ -19,7 +19,7 @@ import orjson
 from hub.couriers.link_axis import PeerError, PeerRefusedError
 from protocol.client.hub import HubClient
 from protocol.client.model import Entry, Sent, read_outcome, read_sent
-from protocol.client.transport import Transport, raise_for_problem
+from protocol.client.transport import Transport, raise_for_problem, read_whole
 from protocol.evidence import Receipt
 from protocol.link import RELAYED_MEDIA_TYPE, Beside, Directory, DirectoryTaken, Line, Notice
 from protocol.message import Attachment
@@ -29,6 +29,8 @@ NDJSON = "application/x-ndjson"
 ANSWER_SECONDS = 60.0
 CONNECT_SECONDS = 10.0
 DIRECTORY_SECONDS = 120.0
+MAX_HELD_BYTES = 64 << 20
+"""Of the longest native message or notice that is fetched: more than one request at any hub may have."""
 _PIECE = 256 << 10
 
 _BEHIND = frozenset({"unknown-key", "from-not-yours", "key-not-yours"})
@@ -57,6 +59,7 @@ _FOR_GOOD = frozenset(
         "bad-xml",
         "bad-edxml",
         "package-signature",
+        "pdf-signature",
         "too-large",
     }
 )
@@ -148,7 +151,14 @@ class NativePeer:
         """Say how what the peer calls `message` ended here. Raises PeerError or PeerRefusedError."""
         body = msgspec.json.encode(Notice(message, receipt))
         headers = {"Content-Type": "application/json"}
-        await self._request("POST", "/v1/link/notices", data=lambda: body, headers=headers)
+        try:
+            await self._transport.request("POST", "/v1/link/notices", data=lambda: body, headers=headers)
+        except Problem as problem:
+            if problem.code == "not-found":  # it has left the peer, and with it whoever wants to know
+                raise PeerRefusedError(f"{problem.code}: {problem}") from None
+            if problem.code == "bad-request":  # it may not know the key with which this is sealed
+                raise BehindError(f"{problem.code}: {problem}") from None
+            raise error_of(problem) from None
 
     async def tell(self, directory: bytes) -> DirectoryTaken:
         """Say who lies here (a `Directory` as JSON). Raises PeerError or PeerRefusedError."""
@@ -176,7 +186,7 @@ class NativePeer:
                 if response.status == 304:
                     return None
                 await raise_for_problem(response)
-                body, tag = await response.read(), response.headers.get("ETag", "")
+                body, tag = await read_whole(response), response.headers.get("ETag", "")
         except Problem as problem:
             raise error_of(problem) from None
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
@@ -212,6 +222,15 @@ class NativePeer:
             await self._transport.request("POST", "/v1/mailbox/ack", data=lambda: body, headers=headers)
         except Problem as problem:
             raise _for_now(problem) from None
+
+    async def fetch_whole(self, name: str) -> bytes:
+        """The bytes of a message that is held in memory. Raises PeerError."""
+        held = bytearray()
+        async for piece in self.fetch(name):
+            held += piece
+            if len(held) > MAX_HELD_BYTES:
+                raise PeerError(f"the peer gave a message of more than {MAX_HELD_BYTES} bytes")
+        return bytes(held)
 
     def fetch(self, name: str) -> AsyncIterator[bytes]:
         """The bytes of a message, in pieces. Raises PeerError, also after the first piece."""

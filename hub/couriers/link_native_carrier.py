@@ -69,7 +69,9 @@ class NativeCarrier:
         self._hops = hops
         self._sync = sync
         self._uploaded: OrderedDict[str, None] = OrderedDict()
-        self._behind: dict[UUID, int] = {}
+        self._behind: dict[UUID, tuple[int, int]] = {}
+        """What the peer does not know the signer of: how often it was tried since the peer was told of all, and
+        `NativeSync.tells` before that."""
 
     async def prepare(self, errand: Errand) -> None:
         """Nothing has to be made."""
@@ -128,7 +130,12 @@ class NativeCarrier:
             return []
         try:
             outcomes = await self._peer.send_lines([line for _, line in lines])
-        except (PeerError, PeerRefusedError) as error:
+        except PeerRefusedError as error:
+            if len(lines) == 1:
+                return [error]
+            # A limit, of the peer or of a proxy before it, is for the request: each may be small enough.
+            return [found for line in lines for found in await self._send([line])]
+        except PeerError as error:
             return [self._judged(errand.message, error) for errand, _ in lines]
         found: list[Carried | Exception] = []
         for (errand, line), outcome in zip(lines, outcomes, strict=True):
@@ -147,7 +154,9 @@ class NativeCarrier:
             self._behind.pop(message, None)
             return error
         self._sync.behind()
-        tries = self._behind[message] = self._behind.get(message, 0) + 1
+        tries, tells = self._behind.get(message, (0, self._sync.tells))
+        tries += self._sync.tells > tells  # what it could not be told says nothing of the message
+        self._behind[message] = tries, tells
         if tries < BEHIND_TRIES:
             return error
         del self._behind[message]
@@ -178,7 +187,11 @@ class NativeCarrier:
         receipt = read_receipt(mail.body)
         peer_id = await self._transfers.fetched_as(UUID(orjson.loads(receipt.event)["message"]))
         if peer_id is not None:
-            await self._peer.notify(peer_id, receipt)
+            try:
+                await self._peer.notify(peer_id, receipt)
+            except BehindError:
+                self._sync.behind()
+                raise
 
     def drop(self, message: UUID) -> None:
         """Nothing is kept."""

@@ -3,7 +3,8 @@
 The mailbox there is read like any other. Whatever dies in between, its entries come again, and the hub knows them:
 a native message by its sender's id and its bytes, one in edXML by its bytes.
 
-Messages of one agency in one lane are taken in their order; those of different agencies at the same time.
+Messages of one agency in one lane are taken in their order; those of different agencies at the same time. What
+comes while a large one is on its way does not wait for it, as long as a turn is free: its own agency's does.
 """
 
 from __future__ import annotations
@@ -42,6 +43,8 @@ log = structlog.get_logger()
 PAGE = 100
 START = "0.0.0"
 WAIT_SECONDS = 25.0
+HOLD_SECONDS = 1.0
+"""How long the next page waits for what of this one is still on its way."""
 AT_ONCE = 4
 BEHIND_TRIES = 7
 """A message of whose sender's key nothing is known is looked at so often, about half a minute, before it is
@@ -49,6 +52,8 @@ refused: what the peer tells of its signers comes within seconds."""
 _BEHIND = frozenset({"unknown-key", "key-not-yours", "from-not-yours"})
 MAX_REASON = 500
 STORE = (*UNAVAILABLE, TimeoutError, asyncpg.PostgresError)
+Taken = tuple[set[int], dict[int, str]]
+"""The sequences that came to an end here, and those that are refused, with reasons."""
 
 
 class NativeFetcher:
@@ -81,7 +86,11 @@ class NativeFetcher:
         self._max_attachment_bytes = max_attachment_bytes
         self._sender = Sender(link.endpoint, name)
         self._deferred: Deferred[int] = Deferred(link.retry_seconds)
+        self._behind: dict[int, tuple[int, int]] = {}
+        """Entries of somebody unknown: how often each was looked at since the peer was asked who that is, and
+        `NativeSync.asks` before that."""
         self._turns = asyncio.Semaphore(AT_ONCE)
+        self._busy: dict[tuple[str, str], asyncio.Task[Taken]] = {}
         self._again = False
         self._poked = asyncio.Event()
 
@@ -93,6 +102,10 @@ class NativeFetcher:
 
     async def run(self) -> None:
         """Fetch until cancelled. What has been put off is met again each time that reading starts over."""
+        async with asyncio.TaskGroup() as group:
+            await self._run(group)
+
+    async def _run(self, group: asyncio.TaskGroup) -> None:
         after = START
         met: set[int] = set()
         while True:
@@ -108,20 +121,24 @@ class NativeFetcher:
             if not entries:
                 self._deferred.keep(met)
                 continue
-            ended, refused = await self._take_all(entries)
-            try:
-                if ended or refused:
-                    await self._peer.acknowledge(sorted(ended), refused)
-                    for seq in (*ended, *refused):
-                        self._deferred.drop(seq)
-                    for _ in refused:
-                        self._health.count("refused_here")
-                    self._health.fetch.success()
-            except PeerError as error:  # they come again, and are known
-                self._health.fetch.failure(str(error), error.whole_link)
-                self._again = True
+            await self._acknowledge(await self._take_all(entries, group))
             met |= {entry.seq for entry in entries if entry.seq in self._deferred}
             after = cursor
+
+    async def _acknowledge(self, taken: Taken) -> None:
+        ended, refused = taken
+        try:
+            if ended or refused:
+                await self._peer.acknowledge(sorted(ended), refused)
+                for seq in (*ended, *refused):
+                    self._deferred.drop(seq)
+                    self._behind.pop(seq, None)
+                for _ in refused:
+                    self._health.count("refused_here")
+                self._health.fetch.success()
+        except PeerError as error:  # they come again, and are known
+            self._health.fetch.failure(str(error), error.whole_link)
+            self._again = True
 
     async def _read(self, after: str, wait: float) -> tuple[list[Entry], str] | None:
         """A page; None when there was none, or an operator wants another look."""
@@ -143,27 +160,55 @@ class NativeFetcher:
         self._health.fetch.success()
         return page
 
-    async def _take_all(self, entries: list[Entry]) -> tuple[set[int], dict[int, str]]:
-        """The sequences that came to an end here, and those that are refused, with reasons."""
-        ended: set[int] = set()
-        refused: dict[int, str] = {}
+    async def _take_all(self, entries: list[Entry], group: asyncio.TaskGroup) -> Taken:
+        """What is to be acknowledged. What takes longer is acknowledged when it has ended."""
         lines: dict[tuple[str, str], list[Entry]] = {}
         for entry in entries:
             if self._deferred.due(entry.seq):
                 lines.setdefault((entry.lane, entry.sender), []).append(entry)
-        async with asyncio.TaskGroup() as group:
-            for line in lines.values():
-                group.create_task(self._take_line(line, ended, refused))
+        new = {
+            key: group.create_task(self._take_line(line)) for key, line in lines.items() if key not in self._busy
+        }
+        if lines and not new:  # what a busy line leaves is met when it has ended
+            await asyncio.wait(self._busy.values(), timeout=HOLD_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+        pending = set(new.values())
+        while pending:
+            _, pending = await asyncio.wait(pending, timeout=HOLD_SECONDS)
+            if not self._turns.locked():
+                break
+        ended: set[int] = set()
+        refused: dict[int, str] = {}
+        for key, task in new.items():
+            if task in pending:
+                self._busy[key] = task
+                group.create_task(self._await(key, task))
+            else:
+                ended |= task.result()[0]
+                refused |= task.result()[1]
         return ended, refused
 
-    async def _take_line(self, line: list[Entry], ended: set[int], refused: dict[int, str]) -> None:
-        """Natively written neighbours together, everything else alone."""
+    async def _await(self, key: tuple[str, str], task: asyncio.Task[Taken]) -> None:
+        """Reading has gone on without this line: it is acknowledged by itself, and what was left for it is met."""
+        try:
+            await self._acknowledge(await task)
+        finally:
+            del self._busy[key]
+        self._again = True
+        self._poked.set()
+
+    async def _take_line(self, line: list[Entry]) -> Taken:
+        """The sequences that came to an end here, and those that are refused, with reasons.
+
+        Natively written neighbours are taken together, everything else alone.
+        """
+        ended: set[int] = set()
+        refused: dict[int, str] = {}
         run: list[tuple[Entry, bytes]] = []
         for entry in line:
             async with self._turns:
                 if self._health.fetch.paused:
                     self._again = True
-                    return
+                    return ended, refused
                 if entry.format in ("jws", "manifest"):
                     try:
                         run.append((entry, await self._native(entry)))
@@ -182,6 +227,7 @@ class NativeFetcher:
                     self._judge(entry, error, refused)
         async with self._turns:
             await self._take_run(run, ended, refused)
+        return ended, refused
 
     def _judge(self, entry: Entry, error: Exception, refused: dict[int, str]) -> None:
         """Refuse an entry, or put it off."""
@@ -189,7 +235,7 @@ class NativeFetcher:
             behind = error.code in _BEHIND
             if behind:
                 self._sync.behind()
-            if not behind or self._deferred.tries(entry.seq) >= BEHIND_TRIES - 1:
+            if not behind or self._is_up_to_date(entry):
                 reason = f"{error.code}: {error}"[:MAX_REASON]
                 log.warning("a message from a peer is refused", link=self._name, peer_id=entry.id, reason=reason)
                 refused[entry.seq] = reason
@@ -199,13 +245,20 @@ class NativeFetcher:
         if isinstance(error, PeerError):
             self._health.fetch.failure(str(error), error.whole_link)
 
+    def _is_up_to_date(self, entry: Entry) -> bool:
+        """Whether an entry of somebody unknown was looked at often enough since the peer was asked."""
+        tries, asks = self._behind.get(entry.seq, (0, self._sync.asks))
+        tries += self._sync.asks > asks  # an exchange that fails says nothing of the message
+        self._behind[entry.seq] = tries, asks
+        return tries >= BEHIND_TRIES
+
     # -- native messages ------------------------------------------------------------------------
 
     async def _native(self, entry: Entry) -> bytes:
         """The bytes of a native message, its files being here."""
         raw = entry.body
         if raw is None:
-            raw = b"".join([piece async for piece in self._peer.fetch(entry.id)])
+            raw = await self._peer.fetch_whole(entry.id)
         try:
             document = open_native(raw)[1]
         except Problem:
@@ -289,11 +342,11 @@ class NativeFetcher:
         """A notice of how a message ended there that went from here: its sender is told."""
         receipt = entry.receipt
         if receipt is None:
-            receipt = read_receipt(b"".join([piece async for piece in self._peer.fetch(entry.id)]))
+            receipt = read_receipt(await self._peer.fetch_whole(entry.id))
         try:
             verify_receipt(receipt, self._sync.peer_keys.get)
         except EvidenceError as error:
-            if self._deferred.tries(entry.seq) < BEHIND_TRIES - 1:
+            if not self._is_up_to_date(entry):
                 self._sync.behind(anew=True)  # its key may be a new one
                 raise PeerError(f"a notice is not sealed by the peer: {error}") from None
             log.error("a notice is not sealed by the peer", link=self._name, peer_id=entry.id, error=str(error))

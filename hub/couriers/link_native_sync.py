@@ -52,6 +52,10 @@ class NativeSync:
         self._wanted = wanted
         self._told: str | None = None
         self._seen: Picture | None = None
+        self._own: frozenset[str] = frozenset()
+        self._untaken = 0
+        self.tells = self.asks = 0
+        """How often the peer took what it was told, and this hub what the peer tells."""
         self.peer_keys: dict[str, PublicKey] = {}
         """The peer's own keys, with which its receipts are sealed."""
 
@@ -80,17 +84,19 @@ class NativeSync:
 
     async def _tell(self) -> None:
         picture = self._directory.picture
-        body, tag = await asyncio.to_thread(self._written, picture)
+        body, tag, codes = await asyncio.to_thread(self._written, picture)
         if tag != self._told:
             taken = await self._peer.tell(body)
             self._note(taken)
             self._told = tag
+            self.tells += 1
+            self._own, self._untaken = codes, len(codes) - taken.agencies
         self._seen = picture
 
-    def _written(self, picture: Picture) -> tuple[bytes, str]:
+    def _written(self, picture: Picture) -> tuple[bytes, str, frozenset[str]]:
         told = hubs.told(picture, self._link, self._hub, self._hub_keys, datetime.now(UTC))
         body = msgspec.json.encode(told)
-        return body, hubs.fingerprint(body)
+        return body, hubs.fingerprint(body), frozenset(agency.code for agency in told.agencies)
 
     def _note(self, taken: DirectoryTaken) -> None:
         log.info(
@@ -107,6 +113,7 @@ class NativeSync:
         found = await self._peer.directory()
         if found is None:
             await self._pool.execute(SQL.synced_again, self._link.endpoint)
+            self.asks += 1
             return
         listed, tag = found
         self.peer_keys = {key["kid"]: from_jwk(key) for key in listed.hub_keys if "kid" in key}
@@ -117,3 +124,8 @@ class NativeSync:
             log.info("the directory beyond a link changed", link=self._name, agencies=changed, gone=gone)
         self._directory.poke()
         self._peer.keep(tag)
+        self.asks += 1
+        if len(self._own.difference(agency.code for agency in listed.agencies)) > self._untaken:
+            # It forgot, as one restored from a backup does, or an older word of this hub's came late. It is told
+            # with the next exchange, not at once: its process may not have heard yet what another one took.
+            self._told = None

@@ -7,6 +7,9 @@ answers with the name that it gave before.
 Messages of one agency in one lane go in order; those of different agencies at the same time. One that fails is put
 off, and the others go on. The next message of an agency does not wait for what is written down of the one before:
 what the peer has is committed and ended for many at a time, while others are on their way.
+
+A large message may take hours over a slow line. What comes meanwhile, perhaps more urgent, does not wait for it as
+long as a turn is free: its own agency's in that lane does.
 """
 
 from __future__ import annotations
@@ -42,6 +45,8 @@ AT_ONCE = 8
 AHEAD = 6
 """Messages of a line that are made ready while others are on their way: each is flushed to disk (some 5 ms)."""
 WAIT_SECONDS = 30.0
+HOLD_SECONDS = 1.0
+"""How long the next page waits for what of this one is still on its way."""
 STORE_SECONDS = 1.0
 MAX_REASON = 500
 FAILED_TRIES = 10
@@ -82,6 +87,7 @@ class Pusher:
         self._deferred: Deferred[UUID] = Deferred(link.retry_seconds)
         self._turns = asyncio.Semaphore(AT_ONCE)
         self._again = False
+        self._busy: dict[tuple[int, str], asyncio.Task[None]] = {}
         self._over: list[tuple[Mail, Carried]] = []
         self._ending: asyncio.Task[None] | None = None
 
@@ -95,6 +101,10 @@ class Pusher:
 
     async def run(self) -> None:
         """Push until cancelled. Mail that has been put off is met again each time that reading starts over."""
+        async with asyncio.TaskGroup() as group:
+            await self._run(group)
+
+    async def _run(self, group: asyncio.TaskGroup) -> None:
         after = START
         met: set[UUID] = set()
         while True:
@@ -102,13 +112,14 @@ class Pusher:
             if self._again or self._deferred.next() == 0.0:
                 self._again, after, met = False, START, set()
             left = self._deferred.next()
-            wait = WAIT_SECONDS if left is None else min(left, WAIT_SECONDS)
+            longest = HOLD_SECONDS if self._busy else WAIT_SECONDS
+            wait = longest if left is None else min(left, longest)
             try:
                 page = await self._mailboxes.read(self._link.endpoint, after, PAGE, wait)
                 met |= {mail.entry.id for mail in page.entries if mail.entry.id in self._deferred}
                 if page.entries:
                     after = page.cursor
-                    await self._push_all(page.entries)
+                    await self._push_all(page.entries, group)
                     met |= {mail.entry.id for mail in page.entries if mail.entry.id in self._deferred}
                 else:
                     self._deferred.keep(met)
@@ -117,7 +128,7 @@ class Pusher:
                 self._again = True
                 await asyncio.sleep(STORE_SECONDS)
 
-    async def _push_all(self, entries: list[Mail]) -> None:
+    async def _push_all(self, entries: list[Mail], group: asyncio.TaskGroup) -> None:
         due = [mail for mail in entries if self._deferred.due(mail.entry.id)]
         if not due:
             return
@@ -125,13 +136,35 @@ class Pusher:
         lines: dict[tuple[int, str], list[Mail]] = {}
         for mail in due:
             lines.setdefault((mail.lane, mail.entry.sender), []).append(mail)
-        async with asyncio.TaskGroup() as group:
-            pushing = [group.create_task(self._push_line(line, known, group)) for line in lines.values()]
-            await asyncio.wait(pushing)
-            while self._ending is not None and not self._ending.done():
-                await asyncio.wait([self._ending])
+        pushing: set[asyncio.Task[None]] = set()
+        for key, line in lines.items():
+            if key not in self._busy:  # what a busy line leaves is met when it has ended
+                self._busy[key] = group.create_task(self._push(key, line, known, group))
+                pushing.add(self._busy[key])
+        if not pushing:
+            await asyncio.wait(self._busy.values(), timeout=HOLD_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+        while pushing:
+            _, pushing = await asyncio.wait(pushing, timeout=HOLD_SECONDS)
+            if not self._turns.locked():
+                break
+        for task in pushing:
+            task.add_done_callback(self._outlived)
+
+    def _outlived(self, task: asyncio.Task[None]) -> None:
+        """Reading has gone on without it: what was left for it is to be met."""
+        self._again = True
 
     # -- one agency's messages ------------------------------------------------------------------
+
+    async def _push(
+        self, key: tuple[int, str], line: list[Mail], known: dict[UUID, asyncpg.Record], group: asyncio.TaskGroup
+    ) -> None:
+        try:
+            await self._push_line(line, known, group)
+            while self._ending is not None and not self._ending.done():
+                await asyncio.wait([self._ending])
+        finally:
+            del self._busy[key]
 
     async def _push_line(
         self, line: list[Mail], known: dict[UUID, asyncpg.Record], group: asyncio.TaskGroup

@@ -11,6 +11,7 @@ Errors are `DirectoryError`.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
@@ -207,16 +208,19 @@ def _kept_in(picture: Picture, row: PeerAgency, inside: Callable[[str], bool]) -
 
 async def take_from_below(pool: Any, picture: Picture, hub: Hub, directory: Directory) -> DirectoryTaken:
     """Write down what a hub below tells of its branch. Raises DirectoryError; then nothing has changed."""
-    inside, untaken = _untaken(picture, hub, directory)
-    rows = links.differing(picture, hub.endpoint, inside)
-    gone = links.vanished(picture, hub.endpoint, inside)
+
+    def compared() -> tuple[list[PeerAgency], list[Untaken], list[PeerAgency], list[str], list[LinkKey]]:
+        inside, untaken = _untaken(picture, hub, directory)
+        rows = links.differing(picture, hub.endpoint, inside)
+        keys, unreadable = _readable(directory.keys)
+        return inside, untaken + unreadable, rows, links.vanished(picture, hub.endpoint, inside), keys
+
+    inside, untaken, rows, gone, keys = await asyncio.to_thread(compared)  # 100,000 agencies take a second
     hub_keys = orjson.dumps(directory.hub_keys).decode()
     try:
         list(map(from_jwk, directory.hub_keys))
     except (LienthongError, ValueError, KeyError, TypeError):
         raise DirectoryError("one of the hub's own keys is no JWK that can be read") from None
-    keys, unreadable = _readable(directory.keys)
-    untaken += unreadable
     async with pool.acquire() as connection:
         await _write(connection, picture, hub.endpoint, rows, gone, keys, hub_keys, hub.approval)
         refused = "; ".join(f"{one.name}: {one.reason}" for one in untaken[:MAX_UNTAKEN])
@@ -231,16 +235,19 @@ async def take_from_above(pool: Any, picture: Picture, link: Link, directory: Di
     def outside_(code: str) -> bool:
         return not _lies_in(picture, link, code)
 
-    listed = [_kept_in(picture, row, outside_) for row in _listed(directory)]
-    rows = links.wanted(picture, link.endpoint, listed)
-    gone = links.vanished(picture, link.endpoint, listed)
-    systems = {row.system for row in listed if row.system and not picture.in_branch(link, row.code)}
-    outside = (
-        key
-        for key in directory.keys
-        if (not picture.in_branch(link, key.agency) if key.agency else key.system in systems)
-    )
-    keys, _ = _readable(outside)
+    def compared() -> tuple[list[PeerAgency], list[str], list[LinkKey]]:
+        listed = [_kept_in(picture, row, outside_) for row in _listed(directory)]
+        rows = links.wanted(picture, link.endpoint, listed)
+        gone = links.vanished(picture, link.endpoint, listed)
+        systems = {row.system for row in listed if row.system and not picture.in_branch(link, row.code)}
+        outside = (
+            key
+            for key in directory.keys
+            if (not picture.in_branch(link, key.agency) if key.agency else key.system in systems)
+        )
+        return rows, gone, _readable(outside)[0]
+
+    rows, gone, keys = await asyncio.to_thread(compared)
     async with pool.acquire() as connection:
         await _write(connection, picture, link.endpoint, rows, gone, keys, None, False)
     return len(rows), len(gone)
@@ -256,7 +263,7 @@ async def _write(
     hub_keys: str | None,
     approval: bool,
 ) -> None:
-    if not (rows or gone or hub_keys is not None or _differ(picture, endpoint, keys)):
+    if not (rows or gone or hub_keys is not None or await asyncio.to_thread(_differ, picture, endpoint, keys)):
         return
     async with changing(connection) as revision:
         await links.write(connection, endpoint, rows, gone, revision)

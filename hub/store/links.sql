@@ -56,8 +56,11 @@ where endpoint = $1 and error is not null order by at desc limit $2
 -- name: add_order
 insert into link_order (endpoint, what, message) values ($1, $2, $3)
 
--- name: take_orders
-delete from link_order where endpoint = $1 returning what, message
+-- name: orders
+select id, what, message from link_order where endpoint = $1 order by id
+
+-- name: end_order
+delete from link_order where id = $1
 
 -- name: transfers
 select message, peer_id, tries, refused, receipt from link_transfer
@@ -97,8 +100,8 @@ select $1, peer_id, now(), message from unnest($2::text[], $3::uuid[]) f(peer_id
 on conflict (endpoint, peer_id) do nothing
 
 -- name: fetched_as
--- What the peer calls the message $2.
-select peer_id from link_fetch where endpoint = $1 and message = $2
+-- What the peer calls the message $2; one that lost it and was sent it again has given another name.
+select peer_id from link_fetch where endpoint = $1 and message = $2 order by at desc limit 1
 
 -- name: forget_fetches
 -- What a peer has not listed for so long it will not list again.

@@ -20,15 +20,27 @@ Answer = TypeVar("Answer")
 FIRST_PAUSE = 0.1
 LONGEST_PAUSE = 10.0
 STREAM_PATH = "/v1/stream"
+MAX_BODY_BYTES = 256 << 20
+"""Of the longest answer that is read whole: a directory of 10^6 agencies with their keys is about 150 MB."""
 CLOSE_SECONDS = 3.0
 """How long the hub has to say that it heard of a WebSocket's end."""
+
+
+async def read_whole(response: aiohttp.ClientResponse) -> bytes:
+    """The body of an answer. Raises aiohttp.ClientError, also for one that does not end in time."""
+    body = bytearray()
+    async for piece in response.content.iter_chunked(1 << 18):
+        body += piece
+        if len(body) > MAX_BODY_BYTES:
+            raise aiohttp.ClientPayloadError(f"the answer is longer than {MAX_BODY_BYTES} bytes")
+    return bytes(body)
 
 
 async def raise_for_problem(response: aiohttp.ClientResponse) -> None:
     """Raise `Problem` when the answer is one. An answer that is not the hub's becomes one too."""
     if response.status < 400:
         return
-    body = await response.read()
+    body = await read_whole(response)
     try:
         members = orjson.loads(body)
     except ValueError:
@@ -133,7 +145,7 @@ class Transport:
         async def attempt() -> tuple[int, bytes]:
             async with self.open(method, path, data=data() if data else None, **options) as response:
                 await raise_for_problem(response)
-                return response.status, await response.read()
+                return response.status, await read_whole(response)
 
         return await self.retry(attempt)
 
