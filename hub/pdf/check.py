@@ -13,6 +13,7 @@ import hashlib
 import io
 import logging
 import re
+from datetime import datetime
 from typing import Any
 
 from msgspec.structs import replace
@@ -33,7 +34,17 @@ from pyhanko_certvalidator import ValidationContext
 
 from hub.pdf.place import place_of
 from hub.pdf.result import MAX_SIGNATURES, Changes, PdfResult, PdfSignature, PdfTimestamp, Verdict, conclude, line
-from hub.pdf.trusted import Carried, Trust, adobe_of, carried_by, distrust, is_listed, is_stale, moment_text
+from hub.pdf.trusted import (
+    NOT_KNOWN,
+    Carried,
+    Trust,
+    adobe_of,
+    carried_by,
+    distrust,
+    is_listed,
+    is_stale,
+    moment_text,
+)
 
 _KNOWN = frozenset(kind.value for kind in SigSeedSubFilter)
 _CHANGES = {
@@ -203,6 +214,7 @@ async def _judge(
 ) -> PdfSignature:
     own = adobe_of(signature)
     every = Carried(carried.certificates, [*carried.crls, *own.crls], [*carried.ocsps, *own.ocsps])
+    moment: datetime | None = None
     status = await _validated(signature, trust.context(every, None))
     stamp = status.timestamp_validity
     stamped = None
@@ -215,13 +227,18 @@ async def _judge(
         )
     intact = bool(status.intact and status.valid)
     if intact and not status.trusted and stamp is not None and stamped is not None and stamped.trusted:
-        status = await _validated(signature, trust.context(every, stamp.timestamp))
+        moment = stamp.timestamp
+        status = await _validated(signature, trust.context(every, moment))
     listed = intact and is_stale(status) and is_listed(signature.signer_cert, [*every.crls, *trust.lists()])
     if intact and is_stale(status) and not listed:
         # What the file carries has grown old. That is no less than a file that carries nothing.
         status = await _validated(
             signature, Trust(trust.anchors).context(Carried(every.certificates, [], []), None)
         )
+    known = True
+    if intact and status.trusted and trust.is_hard(status):
+        status = await _validated(signature, trust.context(every, moment, "require"))
+        known = status.trusted or status.revocation_details is not None
     changes, changed = _changes(status)
     if not intact:
         reason = (
@@ -233,6 +250,8 @@ async def _judge(
         reason = changed
     elif listed:
         reason = "a revocation list names its certificate"
+    elif not known:
+        reason = NOT_KNOWN
     else:
         reason = "" if status.trusted else distrust(status, trust)
     revocation = [kind for kind, there in (("crl", every.crls), ("ocsp", every.ocsps)) if there]

@@ -49,7 +49,8 @@ async def read_trust(source: asyncpg.Pool[Any] | asyncpg.Connection) -> TrustDat
         if len(row["der"]) <= room:
             used.append(row["der"])
             room -= len(row["der"])
-    return TrustData(tuple(row["der"] for row in anchors), tuple(used))
+    hard = tuple(row["der"] for row in anchors if row["hard"])
+    return TrustData(tuple(row["der"] for row in anchors), tuple(used), hard)
 
 
 class Checks:

@@ -55,10 +55,14 @@ class TrustData:
 
     anchors: tuple[bytes, ...] = ()
     crls: tuple[bytes, ...] = ()
+    hard: tuple[bytes, ...] = ()
+    """Those anchors below which revocation must be known."""
 
     @property
     def digest(self) -> bytes:
         parts = [b"anchors", *sorted(map(_sha256, self.anchors)), b"crls", *sorted(map(_sha256, self.crls))]
+        if self.hard:
+            parts += [b"hard", *sorted(map(_sha256, self.hard))]
         return _sha256(b"".join(parts))
 
 
@@ -204,7 +208,7 @@ class Pool:
         size, most = os.fstat(descriptor).st_size, self.bounds.max_bytes
         if size > most:
             return _limit(f"it has {size} bytes, and more than {most} are not checked")
-        order = Order(size, self.bounds.cpu_seconds, trust.anchors, trust.crls)
+        order = Order(size, self.bounds.cpu_seconds, trust.anchors, trust.crls, trust.hard)
         async with self._places:
             started = time.monotonic()
             try:

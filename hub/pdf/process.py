@@ -42,6 +42,7 @@ class Order(msgspec.Struct, frozen=True):
     cpu_seconds: float
     anchors: tuple[bytes, ...] = ()
     crls: tuple[bytes, ...] = ()
+    hard: tuple[bytes, ...] = ()
 
 
 class Limits(msgspec.Struct, frozen=True):
@@ -69,7 +70,7 @@ def main() -> None:
         try:
             data = _read(descriptor, order.size)
             _allow_cpu(order.cpu_seconds)
-            result = loop.run_until_complete(check(data, Trust(order.anchors, order.crls)))
+            result = loop.run_until_complete(check(data, Trust(order.anchors, order.crls, order.hard)))
         except MemoryError:
             exhausted = True
             result = PdfResult(verdict=Verdict.LIMIT, reason="it needs more memory than a PDF gets here")

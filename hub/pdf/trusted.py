@@ -18,6 +18,8 @@ from pyhanko.sign.validation.errors import NoDSSFoundError
 from pyhanko.sign.validation.pdf_embedded import EmbeddedPdfSignature
 from pyhanko_certvalidator import ValidationContext
 
+NOT_KNOWN = "whether its certificate was revoked is not known"
+
 
 @dataclass(frozen=True, slots=True)
 class Trust:
@@ -25,6 +27,8 @@ class Trust:
 
     anchors: Sequence[bytes] = ()
     crls: Sequence[bytes] = ()
+    hard: Sequence[bytes] = ()
+    """Those authorities below which it must be known that a certificate was not revoked."""
 
     def lists(self) -> list[Any]:
         """The revocation lists that can be read: one that cannot shall not spoil every check."""
@@ -36,7 +40,12 @@ class Trust:
                 found.append(each)
         return found
 
-    def context(self, carried: Carried, moment: datetime | None) -> ValidationContext:
+    def is_hard(self, status: Any) -> bool:
+        """Whether a signature that is trusted is so because of one of those."""
+        path = status.validation_path
+        return path is not None and path.first is not None and path.first.dump() in self.hard
+
+    def context(self, carried: Carried, moment: datetime | None, mode: str = "soft-fail") -> ValidationContext:
         return ValidationContext(
             trust_roots=[x509.Certificate.load(der) for der in self.anchors],
             other_certs=carried.certificates,
@@ -46,7 +55,7 @@ class Trust:
             # Lists made after the moment say what was revoked before it.
             retroactive_revinfo=moment is not None,
             allow_fetching=False,
-            revocation_mode="soft-fail",
+            revocation_mode=mode,
         )
 
 
@@ -118,7 +127,7 @@ _DISTRUST = {
     "CHAIN_CONSTRAINTS_FAILURE": "its certificate may not be used to sign documents",
     "CRYPTO_CONSTRAINTS_FAILURE": "it rests on an algorithm or a key that is too weak",
     "CRYPTO_CONSTRAINTS_FAILURE_NO_POE": "it rests on an algorithm or a key that is too weak",
-    "TRY_LATER": "whether its certificate was revoked is not known",
+    "TRY_LATER": NOT_KNOWN,
 }
 
 

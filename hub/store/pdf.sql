@@ -1,7 +1,9 @@
 -- Signatures in PDFs: results by digest, and the queue of messages to check.
 
 -- name: anchors
-select c.der from trust_anchor a join certificate c on c.sha256 = a.sha256 where a.active
+select c.der, coalesce(a.revocation = 'hard', false) as hard
+from trust_anchor a join certificate c on c.sha256 = a.sha256
+where a.active
 
 -- name: revocation_lists
 -- The newest of each place that is no longer than $1 bytes.
