@@ -71,6 +71,8 @@ def explain(found: Misbehaviour, log: Sequence[Verifier]) -> str:
             raise LogError("the checkpoint says nothing impossible of an empty log")
         return f"{origin} signed that it is empty, with a root that an empty log does not have."
     known = _opened(found.known, log)
+    if known.origin != presented.origin:  # as when a hub began another: its log before is no lie
+        raise LogError(f"the checkpoints are of two logs, {known.origin} and {presented.origin}")
     if found.kind is Kind.TWO_FACES:
         if known.size != presented.size or known.root == presented.root:
             raise LogError("the two checkpoints do not contradict each other")

@@ -14,6 +14,7 @@ import orjson
 
 from hub.cli.audit_files import (
     MAX_STATE_BYTES,
+    alone,
     held_receipts,
     keep_evidence,
     leaves,
@@ -218,6 +219,11 @@ async def _follow(output: Output, wishes: _Wishes, seconds: float | None) -> int
 
 
 async def _once(wishes: _Wishes) -> Report:
+    async with alone(wishes.state_file):
+        return await _audit(wishes)
+
+
+async def _audit(wishes: _Wishes) -> Report:
     state = read_state_file(wishes.state_file)
     async with LogClient(wishes.url, wishes.token, wishes.tls) as client:
         try:

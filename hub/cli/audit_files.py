@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import fcntl
 import os
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import IO
 
 import orjson
 
@@ -20,6 +24,7 @@ from protocol.signature import from_jwk, load_public, to_jwk
 
 MAX_RECEIPT_BYTES = 1 << 20
 MAX_STATE_BYTES = 16 << 20
+LOCK_SECONDS = 0.2
 RECEIPT_FILES = ("*.receipt", "*.receipt.json")
 
 
@@ -87,6 +92,28 @@ def read_state_file(file: Path | None) -> State:
         raise LogError(f"{file}: {error}. Move it away to begin anew; what it remembered is then lost") from None
 
 
+@asynccontextmanager
+async def alone(file: Path | None) -> AsyncIterator[None]:
+    """Alone with a state file: of two audits that write down what they know, one would forget the other's."""
+    with contextlib.ExitStack() as stack:
+        # Where there can be no lock, nothing is written either: the audit says so at its end.
+        with contextlib.suppress(OSError):
+            if file is not None:
+                file.parent.mkdir(parents=True, exist_ok=True)
+                lock = stack.enter_context(file.with_name(f"{file.name}.lock").open("w"))
+                while not _taken(lock):  # noqa: ASYNC110
+                    await asyncio.sleep(LOCK_SECONDS)  # nobody tells when it is free
+        yield
+
+
+def _taken(lock: IO[str]) -> bool:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
 def write(file: Path, data: bytes) -> None:
     """Write a file whole or not at all, on disk when it returns."""
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -96,6 +123,11 @@ def write(file: Path, data: bytes) -> None:
         target.flush()
         os.fsync(target.fileno())
     temporary.replace(file)
+    folder = os.open(file.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
 
 
 def keep_evidence(folder: Path, report: Report) -> dict[int, Path]:

@@ -87,7 +87,9 @@ def log_use_key(output: Output, seal_key: str, log_key: str, yes: bool, data_dir
                 raise LienthongError("there is no log yet; it takes its key when the hub is started")
             verifier = Verifier(rows[0]["origin"], public)
             if do:
-                await connection.execute(SQL.take_key, str(verifier), verifier.name)
+                async with connection.transaction():
+                    await connection.execute(SQL.lock)  # the former key may be at a turn, its last
+                    await connection.execute(SQL.take_key, str(verifier), verifier.name)
             return rows[0]["vkey"], verifier
 
         return work

@@ -57,8 +57,7 @@ class StoredEvents:
             batch, leaf = place["batch"], index - place["first"]
             row = await connection.fetchrow(MESSAGES.batch, batch)
             if row is None:
-                kept = await connection.fetchval(SQL.kept_since)
-                return StoredEvent(batch, leaf, "dropped" if kept is None or _month(batch) < kept else "missing")
+                return StoredEvent(batch, leaf, await _why_not(connection, _made(batch)))
             if not row["seq_base"]:
                 return StoredEvent(batch, leaf, "elsewhere")
             for window in WINDOWS:
@@ -68,9 +67,16 @@ class StoredEvents:
                 if event is not None:
                     receipt = events.stored_receipt(event, leaf, row["leaves"], row["seal"])
                     return StoredEvent(batch, leaf, "kept", event, receipt)
-            return StoredEvent(batch, leaf, "missing")
+            # Its message may be of the month before, if it came just before midnight, and have left with that.
+            return StoredEvent(batch, leaf, await _why_not(connection, row["at"] - WINDOWS[-1]))
 
 
-def _month(id_: UUID) -> str:
-    """The month (UTC) in an id of version 7, as partitions are named."""
-    return datetime.fromtimestamp((id_.int >> 80) / 1000, UTC).strftime("%Y%m")
+async def _why_not(connection: Any, at: datetime) -> EntryState:
+    """Why the store does not have what it had at that time. To be asked after it was looked for."""
+    kept = await connection.fetchval(SQL.kept_since)
+    return "dropped" if kept is None or at.astimezone(UTC).strftime("%Y%m") < kept else "missing"
+
+
+def _made(id_: UUID) -> datetime:
+    """The time in an id of version 7."""
+    return datetime.fromtimestamp((id_.int >> 80) / 1000, UTC)

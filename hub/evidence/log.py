@@ -83,13 +83,16 @@ class Log:
     async def newest(self) -> str | None:
         """The newest checkpoint with all signatures that it has; None before the first."""
         row = await self._pool.fetchrow(SQL.newest)
-        return None if row is None else await self.signed(row)
+        return None if row is None else self.signed(row)
 
-    async def signed(self, checkpoint: asyncpg.Record) -> str:
-        """A row of `checkpoint` as a note, with the lines of the witnesses that signed along."""
-        rows = await self._pool.fetch(SQL.signatures, checkpoint["size"])
+    @staticmethod
+    def signed(checkpoint: asyncpg.Record) -> str:
+        """A row of `checkpoint` as a note, with the lines of the witnesses that signed along.
+
+        They come with the row: asked for later, those of an old one might have been pruned meanwhile.
+        """
         note: str = checkpoint["note"]
-        return note + "".join(row["line"] for row in rows)
+        return note + (checkpoint["lines"] or "")
 
     async def covering(self, size: int) -> asyncpg.Record | None:
         """Of the newest checkpoints of at least `size` entries the one that most witnesses signed; None: not
@@ -130,4 +133,4 @@ class Log:
             return None
         size = checkpoint["size"]
         path = await self.compute(size, lambda node: inclusion_proof(index, size, node))
-        return InclusionProof(index, tuple(path), await self.signed(checkpoint))
+        return InclusionProof(index, tuple(path), self.signed(checkpoint))

@@ -128,6 +128,9 @@ class Proofs:
             logged.checkpoint,
             tuple(_base64(token) for token in logged.tokens),
         )
+        # Of an old month messages leave first: if this one is still there, nothing was missing above.
+        if await self._history.message(row["id"]) is None:
+            raise Problem("not-found", "the message is not kept any longer")
         return await self._sign(proof)
 
     async def _sign(self, proof: Proof) -> bytes:
@@ -162,7 +165,7 @@ class Proofs:
                 name: Place(index, tuple(map(b64url, path)))
                 for (name, index), path in zip(places.items(), paths, strict=True)
             },
-            await self._log.signed(checkpoint),
+            self._log.signed(checkpoint),
             tuple(row["token"] for row in tokens),
         )
 

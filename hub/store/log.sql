@@ -8,7 +8,9 @@ select pg_try_advisory_xact_lock(7020)
 select pg_advisory_xact_lock(7020)
 
 -- name: newest
-select size, at, root, note, extract(epoch from now() - at)::float8 as age from checkpoint order by size desc limit 1
+select c.size, c.at, c.root, c.note, extract(epoch from now() - c.at)::float8 as age,
+       (select string_agg(s.line, '' order by s.at, s.name) from checkpoint_signature s where s.size = c.size) as lines
+from checkpoint c order by c.size desc limit 1
 
 -- name: edge
 -- The rows at the right edge of a tree of $1 entries: each level's last row, where it is not full.
@@ -39,19 +41,18 @@ with placed as (
     on conflict (level, place) do update set hashes = excluded.hashes
 )
 insert into checkpoint (size, at, root, note) values ($6, now(), $7, $8)
+on conflict (size) do update set note = excluded.note  -- the same text, signed with another key
 
 -- name: tiles
 -- Rows of the tree, as far as they are there.
 select level, place, hashes from log_tile
 where (level, place) in (select * from unnest($1::smallint[], $2::bigint[]))
 
--- name: signatures
-select name, line, at from checkpoint_signature where size = $1 order by at, name
-
 -- name: checkpoints
 -- Checkpoints of at least $1 entries, newest first, with how many witnesses signed along.
 select c.size, c.at, c.root, c.note,
        (select count(*) from checkpoint_signature s where s.size = c.size) as signatures,
+       (select string_agg(s.line, '' order by s.at, s.name) from checkpoint_signature s where s.size = c.size) as lines,
        exists (select 1 from checkpoint_timestamp t where t.size = c.size) as stamped
 from checkpoint c where c.size >= $1 order by c.size desc limit $2
 
@@ -102,9 +103,10 @@ select pg_advisory_xact_lock(7021)
 insert into log_identity (vkey, origin) select $1, $2 where not exists (select 1 from log_identity)
 
 -- name: take_key
--- From now on the log is signed with another key.
-insert into log_identity (vkey, origin) values ($1, $2)
-on conflict (vkey) do update set since = clock_timestamp()
+-- From now on the log is signed with another key; also by a clock that went back since the last one was taken.
+insert into log_identity (vkey, origin, since)
+select $1, $2, greatest(clock_timestamp(), max(since) + interval '1 microsecond') from log_identity
+on conflict (vkey) do update set since = excluded.since
 
 -- name: identities
 select vkey, origin, since from log_identity order by since desc
@@ -114,10 +116,14 @@ select vkey, origin, since from log_identity order by since desc
 select vkey from log_identity order by since desc limit 1
 
 -- name: kept_since
--- The first month of which batches are still there, as YYYYMM.
-select min(right(c.relname, 6))
-from pg_inherits i join pg_class c on c.oid = i.inhrelid
-where i.inhparent = 'batch'::regclass
+-- The first month that is wholly there, as YYYYMM: batches, and what events are found in. A month leaves table by table.
+select max(first)
+from (
+    select min(right(c.relname, 6)) as first
+    from pg_inherits i join pg_class c on c.oid = i.inhrelid
+    where i.inhparent in ('batch'::regclass, 'message'::regclass, 'rejection'::regclass) and not i.inhdetachpending
+    group by i.inhparent
+) months
 
 -- name: entry_event
 -- The event at leaf $2 of a batch of submissions, by the time around which its message or rejection got its id.
@@ -134,7 +140,10 @@ limit 1
 with tiles as (delete from log_tile), places as (delete from log_batch), lines as (delete from checkpoint_signature),
 stamps as (delete from checkpoint_timestamp), checkpoints as (delete from checkpoint),
 known as (
-    insert into log_identity (vkey, origin) values ($1, $2)
+    insert into log_identity (vkey, origin, since)
+    select $1, $2, greatest(clock_timestamp(), max(since) + interval '1 microsecond') from log_identity
+), heard as (
+    update witness set size = null, at = null, refused = null  -- of this log they have signed nothing
 )
 insert into log_pending select id from batch on conflict do nothing
 

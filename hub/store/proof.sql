@@ -9,6 +9,7 @@ select batch, first from log_batch where batch = any($1::uuid[])
 -- the earliest, which bounds the time best. Looked for among the first $2 signatures, the first stamp, and the newest.
 select c.size, c.at, c.root, c.note,
        (select count(*) from checkpoint_signature s where s.size = c.size) as signatures,
+       (select string_agg(s.line, '' order by s.at, s.name) from checkpoint_signature s where s.size = c.size) as lines,
        exists (select 1 from checkpoint_timestamp t where t.size = c.size) as stamped
 from checkpoint c
 where c.size >= $1 and c.size in (

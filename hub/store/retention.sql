@@ -24,14 +24,15 @@ order by waiting desc, e.name
 select exists (select 1 from log_pending where batch < uuid_floor($1))
 
 -- name: partitions
--- The partitions of month $1 (YYYYMM) that are there, and whether one is half detached. In the order of dropping.
+-- The partitions of month $1 (YYYYMM) that are there, and whether one is half detached. In the order of
+-- dropping: messages first, so that of one that is still there nothing else has left.
 select p.relname as parent, c.relname as name, coalesce(i.inhdetachpending, false) as pending,
        i.inhrelid is not null as attached
 from unnest(monthly_tables()) with ordinality t(name, place)
 join pg_class p on p.oid = t.name::regclass
 join pg_class c on c.oid = to_regclass(t.name || '_' || $1)
 left join pg_inherits i on i.inhrelid = c.oid
-order by t.place
+order by t.name <> 'message', t.place
 
 -- name: condemn_messages
 -- The blobs of messages before $1 that no row holds.
