@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from protocol.acknowledgement import SignedAcknowledgement, verify_acknowledgement
+from protocol.agency import is_code
 from protocol.evidence import EventKind, EvidenceError, Receipt, recipients_digest, verify_receipt
 from protocol.problems import Problem
 from protocol.proof import Evidence, Made, Proof, read_key, read_moment
@@ -76,7 +77,7 @@ def check_events(work: Work) -> list[Event]:
             event = read_event(work, number, evidence)
             if event.event["event"] in (EventKind.ACCEPTED, EventKind.REJECTED):
                 raise EvidenceError("a message is accepted once")
-            agencies = _agencies(event)
+            agencies = _agencies(event, work.trust)
             if proof.recipients is not None and not set(agencies) <= set(proof.recipients):
                 raise EvidenceError("the event names recipients that the message does not have")
         except EvidenceError as error:
@@ -103,11 +104,18 @@ def check_events(work: Work) -> list[Event]:
     return found
 
 
-def _agencies(event: Event) -> list[str]:
-    """The recipients that an event names. Raises EvidenceError."""
+def _agencies(event: Event, trust: Trust) -> list[str]:
+    """The recipients that an event names.
+
+    Raises EvidenceError, also for what gets past a list of agencies' keys by looking like a code in it.
+    """
     named = event.event.get("recipients", [])
     if not isinstance(named, list) or not all(isinstance(code, str) for code in named):
         raise EvidenceError("the event's recipients cannot be read")
+    if trust.agencies and not all(map(is_code, named)):
+        raise EvidenceError("the event names a recipient by what is no agency's code")
+    if not named and event.event["event"] in DEEDS:
+        raise EvidenceError("the event does not say for which recipient it is")
     return named
 
 
@@ -129,9 +137,11 @@ def told(verdict: Verdict, event: Event) -> None:
     handed_over = read_moment(members.get("handed_over_at"))
     if handed_over is not None:
         steps.insert(0, (EventKind.HANDED_OVER, handed_over, ""))
+    if kind not in KINDS:  # its name is the hub's own text, which could be the words of another kind
+        verdict.add("events", "event_unknown", "not_proven", number=str(event.number), kind=kind)
+        return
     for step, at, rest in steps:
-        words = KINDS.get(step, (step, step))
-        verdict.add("events", "event", "proven", kind=words, whom=whom or "–", at=shown(at), more=rest)
+        verdict.add("events", "event", "proven", kind=KINDS[step], whom=whom or "–", at=shown(at), more=rest)
 
 
 def _beyond(work: Work, event: Event) -> None:
@@ -143,6 +153,8 @@ def _beyond(work: Work, event: Event) -> None:
             work.verdict.add("events", "beyond_untrusted", "not_proven", kid=kid)
             return
         found = verify_receipt(receipt, work.trust.hub_keys.get)
+        if kid in (work.made.kid, event.verified.kid):
+            raise EvidenceError("it is sealed with a key of this hub")
         at = read_moment(found.event.get("at"))
         if found.event.get("event") != EventKind.ACCEPTED or at is None:
             raise EvidenceError("it is not one of acceptance")
@@ -151,7 +163,7 @@ def _beyond(work: Work, event: Event) -> None:
     except (EvidenceError, Problem, ValueError, msgspec.MsgspecError) as error:
         work.verdict.add("events", "beyond_wrong", "contradicted", number=str(event.number), why=str(error))
         return
-    work.verdict.add("events", "beyond", "proven", hub=found.hub, at=shown(at))
+    work.verdict.add("events", "beyond", "proven", hub=found.hub, at=shown(at), kid=kid)
 
 
 def _acknowledged(work: Work, event: Event, evidence: Evidence, agencies: Sequence[str]) -> Iterable[bool]:
@@ -185,7 +197,7 @@ def _acknowledged(work: Work, event: Event, evidence: Evidence, agencies: Sequen
         at=shown(signed_at),
         kid=kid,
     )
-    known = work.trust.agencies
+    known = {code: keys for code in agencies if (keys := work.trust.keys_of(code)) is not None}
     foreign = [code for code in agencies if code in known and kid not in known[code]]
     if foreign:
         who: dict[str, Any] = {"endpoint": endpoint, "kid": kid, "agencies": _named(foreign)}

@@ -66,8 +66,11 @@ class LogClaim:
     message: str
 
 
-def check_log(claim: LogClaim, trust: Trust, now: datetime, verdict: Verdict) -> None:
-    """Find out where the events are in the log, who else saw it, and whether promises were kept."""
+def check_log(claim: LogClaim, trust: Trust, now: datetime, verdict: Verdict) -> datetime | None:
+    """Find out where the events are in the log, who else saw it, and whether promises were kept.
+
+    The first time at which somebody else had seen the first event; None when nobody has.
+    """
     opened = _checkpoint(claim, trust, verdict)
     logged = [event for event in claim.events if event.logged is not None]
     # A checkpoint says nothing of what is not in its log, whoever signed it: witnesses and time-stamps count when
@@ -88,6 +91,7 @@ def check_log(claim: LogClaim, trust: Trust, now: datetime, verdict: Verdict) ->
         verdict.add("time", "time_by_hub", "not_proven")
     unlogged = [event for event in claim.events if event.logged is None]
     _promises(claim, unlogged, outside, now, verdict, trust)
+    return min(outside, default=None) if covered else None
 
 
 def _checkpoint(claim: LogClaim, trust: Trust, verdict: Verdict) -> tuple[Checkpoint, Note, list[Signed]] | None:

@@ -48,8 +48,10 @@ class Trust:
     timestamp_roots: tuple[bytes, ...] = ()
     agencies: Mapping[str, frozenset[str]] = field(default_factory=dict)
     promise_seconds: int = LONGEST_PROMISE_SECONDS
+    _folded: Mapping[str, frozenset[str]] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "_folded", {code.upper(): kids for code, kids in self.agencies.items()})
         if not self.hub_keys:
             raise TrustError("no key of the hub is trusted: without one nothing can be verified")
         for witness in self.witnesses:
@@ -68,6 +70,12 @@ class Trust:
             )
         if not 0 <= self.quorum <= len(self.witnesses):
             raise TrustError(f"{self.quorum} witnesses are asked for, and {len(self.witnesses)} are trusted")
+
+    def keys_of(self, code: str) -> frozenset[str] | None:
+        """The ids of an agency's keys; None where it is not listed. A code in small letters (``h63``) is not
+        another agency's: a hub could write it so to get past the list."""
+        found = self.agencies.get(code)
+        return self._folded.get(code.upper()) if found is None else found
 
 
 class TrustFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -88,6 +96,8 @@ class TrustFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 _KEY_ID = re.compile(r"[A-Za-z0-9_-]{43}")
+_CODE = re.compile("[!-~]+")
+"""No blank, no letter that merely looks like one of ASCII: such an entry would never apply, and nobody notice."""
 
 
 def read_agency_key(named: str) -> tuple[str, str]:
@@ -101,6 +111,8 @@ def _check_agency(code: str, kids: Iterable[str]) -> None:
     """Raises TrustError."""
     if not code:
         raise TrustError("a key is given for an agency without a code: write CODE=KEY_ID")
+    if not _CODE.fullmatch(code):
+        raise TrustError(f"{code!r} is no agency's code: that has only letters and digits of ASCII, and . _ -")
     for kid in kids:
         if not _KEY_ID.fullmatch(kid):
             raise TrustError(

@@ -15,6 +15,7 @@ from typing import Any
 
 import orjson
 
+from protocol.agency import is_code
 from protocol.certificate import CertificateError, load, public_key, subject, validate_chain
 from protocol.certificate_revocation import Answer, AnswerKind, Status, check_chain, overall
 from protocol.evidence import EventKind, EvidenceError, Receipt, verify_receipt
@@ -67,11 +68,14 @@ def verify_proof(data: bytes, document: bytes | None, trust: Trust, now: datetim
     if accepted is not None:
         _clock(verdict, now, made.at)
         content = _document(work)
-        _sender(work, accepted, content)
+        ended = _sender(work, accepted, content)
         check_recipients(work, accepted)
         events = [accepted, *check_events(work)]
         claim = LogClaim(events, proof.checkpoint, proof.timestamps, made.at, proof.message.id)
-        check_log(claim, trust, now, verdict)
+        seen = check_log(claim, trust, now, verdict)
+        if ended is not None and seen is not None and seen > ended:
+            times: dict[str, Any] = {"ended": shown(ended), "seen": shown(seen)}
+            verdict.add("certificate", "certificate_seen_later", "not_proven", **times)
     for limit in ("read", "content", "attachments", "trust"):
         verdict.limit(limit)
     verdict.limit("later", made=shown(made.at))
@@ -117,6 +121,9 @@ def _accepted(work: Work) -> Event | None:
             raise EvidenceError("the event is not one of acceptance")
         if event.get("sha256") != proof.message.sha256 or event.get("size") != proof.message.size:
             raise EvidenceError("the event speaks of another document than the file")
+        sender = event.get("from")
+        if not isinstance(sender, str) or not is_code(sender):
+            raise EvidenceError("the event names its sender by what is no agency's code")
         if proof.accepted.acknowledgement is not None:
             raise EvidenceError("an acceptance has no acknowledgement")
     except EvidenceError as error:
@@ -174,25 +181,26 @@ def _writings(proof: Proof, document: bytes) -> Iterable[bytes]:
 # -- the sender ------------------------------------------------------------------------------------
 
 
-def _sender(work: Work, accepted: Event, content: bytes | None) -> None:
+def _sender(work: Work, accepted: Event, content: bytes | None) -> datetime | None:
+    """The end of a certificate that was found good."""
     proof, verdict, event = work.proof, work.verdict, accepted.event
     sender = proof.sender
     if proof.message.format not in ("jws", "manifest"):
         if sender.signature or sender.key or sender.chain or sender.revocation:
             why = "the file has a signature for a format that has none"
             verdict.add("sender", "sender_wrong", "contradicted", why=why)
-            return
+            return None
         if event.get("signer") is not None:
             why = "the event of acceptance names a signer, and the file says that the format has none"
             verdict.add("sender", "sender_wrong", "contradicted", why=why)
-            return
+            return None
         named: dict[str, Any] = {"format": proof.message.format, "endpoint": str(event.get("endpoint"))}
         verdict.add("sender", "sender_no_signature", "not_proven", **named)
-        return
+        return None
     signer = event.get("signer")
     if signer is None and not sender.key:
         verdict.add("sender", "sender_key_unnamed", "not_proven", required=True)
-        return
+        return None
     names = [str(event.get("from"))]
     try:
         key, revocation = _signer(work, signer)
@@ -207,17 +215,17 @@ def _sender(work: Work, accepted: Event, content: bytes | None) -> None:
                 verdict.add("sender", "sender_other_name", "not_proven", **others)
     except (EvidenceError, CertificateError, KeyFormatError) as error:
         verdict.add("sender", "sender_wrong", "contradicted", why=str(error))
-        return
+        return None
     owned = _owner(work, thumbprint(key), names)
-    _certificate(work, accepted, revocation, owned)
+    return _certificate(work, accepted, revocation, owned)
 
 
 def _owner(work: Work, kid: str, names: Iterable[str]) -> bool:
     """Whether the verifier's own list says whose the key is; then what the hub says of that does not count."""
-    listed = [name for name in names if name in work.trust.agencies]
-    for name in listed:
+    listed = {name: keys for name in names if (keys := work.trust.keys_of(name)) is not None}
+    for name, keys in listed.items():
         agency: dict[str, Any] = {"from": name, "kid": kid}
-        if kid in work.trust.agencies[name]:
+        if kid in keys:
             work.verdict.add("certificate", "key_known", "proven", **agency)
         else:
             work.verdict.add("certificate", "key_foreign", "contradicted", **agency)
@@ -258,6 +266,8 @@ def _written(payload: bytes, event: dict[str, Any]) -> object:
         named, id_ = members["from"], members["id"]
     except (ValueError, KeyError, TypeError):
         raise EvidenceError("what was signed is not a document") from None
+    if not isinstance(named, str) or not isinstance(id_, str) or not is_code(named):
+        raise EvidenceError("what was signed does not name its sender as a document does")
     if event.get("id") not in (id_, f"{event.get('from')}/{id_}"):
         raise EvidenceError("the document that was signed has another id than the acceptance names")
     return named
@@ -288,35 +298,35 @@ def _check_signature(proof: Proof, content: bytes, key: PublicKey) -> bytes:
     return payload
 
 
-def _certificate(work: Work, accepted: Event, revocation: dict[str, Any], owned: bool) -> None:
+def _certificate(work: Work, accepted: Event, revocation: dict[str, Any], owned: bool) -> datetime | None:
     sender, verdict, at = work.proof.sender, work.verdict, accepted.at
     if not sender.chain and owned:
-        return
+        return None
     if not sender.chain:
         owner: dict[str, Any] = {"from": str(accepted.event.get("from"))}
         verdict.add("certificate", "key_by_hub", "not_proven", **owner)
-        return
+        return None
     chain = [from_base64(one) for one in sender.chain]
     try:
         leaf = load(chain[0])
         whose = subject(leaf)
         if not work.trust.anchors:
             verdict.add("certificate", "certificate_no_anchors", "not_proven", subject=whose)
-            return
+            return None
         found = validate_chain(chain[0], chain[1:], work.trust.anchors, at)
     except CertificateError as error:
         if len(chain) == 1 and leaf.not_valid_before_utc <= at <= leaf.not_valid_after_utc:
             verdict.add("certificate", "certificate_pinned", "not_proven", subject=whose)
-            return
+            return None
         verdict.add("certificate", "certificate_wrong", "contradicted", at=shown(at), why=str(error))
-        return
+        return None
     values: dict[str, Any] = {"subject": whose, "anchor": subject(found.anchor), "at": shown(at)}
     if work.now > found.not_after:
         verdict.add("certificate", "certificate_good_then", "proven", ended=shown(found.not_after), **values)
     else:
         verdict.add("certificate", "certificate_good", "proven", **values)
     if not found.issued:
-        return
+        return found.not_after
     answers = [Answer(AnswerKind(one.kind), from_base64(one.der)) for one in sender.revocation]
     statuses = check_chain(found, answers, at)
     match overall(statuses):
@@ -330,3 +340,4 @@ def _certificate(work: Work, accepted: Event, revocation: dict[str, Any], owned:
             why = "; ".join(dict.fromkeys(note for one in statuses for note in one.notes))
             policy = str(revocation.get("policy", "off"))
             verdict.add("revocation", "revocation_unknown", "not_proven", policy=policy, why=why)
+    return found.not_after

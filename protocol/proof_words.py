@@ -132,6 +132,12 @@ WORDS: dict[str, tuple[str, str]] = {
         "The certificate of {subject} leads to {anchor}, who is trusted, and was valid when the message was "
         "accepted ({at}). It has expired since ({ended}), which takes nothing from a signature made before.",
     ),
+    "certificate_seen_later": (
+        "Người ngoài chỉ thấy việc tiếp nhận từ lúc {seen}, sau khi chứng thư số của bên gửi hết hạn ({ended}): "
+        "rằng văn bản được nhận trước đó là do máy chủ liên thông nói.",
+        "Outsiders saw the acceptance at {seen} first, when the sender's certificate had ended ({ended}): that "
+        "the message was accepted before is the hub's word.",
+    ),
     "certificate_no_anchors": (
         "Chứng thư số của {subject} chưa được kiểm tra: chưa nêu tổ chức chứng thực nào được tin cậy (--trust).",
         "The certificate of {subject} was not checked: nobody was named as a trusted authority (--trust).",
@@ -178,6 +184,12 @@ WORDS: dict[str, tuple[str, str]] = {
         "Sự kiện thứ {number} trong tệp không đúng. ({why})",
         "The file's event {number} is wrong. ({why})",
     ),
+    "event_unknown": (
+        "Sự kiện thứ {number} tự gọi là «{kind}»: chương trình này không biết loại đó, nên không nói được nó có "
+        "nghĩa gì. Nếu máy chủ mới hơn, hãy dùng chương trình mới hơn.",
+        "Event {number} calls itself «{kind}», a kind that this program does not know, so it cannot say what that "
+        "means. If the hub is newer, use a newer program.",
+    ),
     "recipient_signed": (
         "Chính hệ thống «{endpoint}» đã ký rằng mình {what} văn bản này lúc {at} (theo đồng hồ của hệ thống "
         "đó), bằng khóa {kid}.",
@@ -215,8 +227,10 @@ WORDS: dict[str, tuple[str, str]] = {
         "That the system «{endpoint}» {what} it is the hub's word: the recipient did not sign it.",
     ),
     "beyond": (
-        "Máy chủ «{hub}», nơi nhận chuyển tiếp, cũng đã ký biên nhận tiếp nhận đúng văn bản này lúc {at}.",
-        "The other hub «{hub}» signed a receipt of its own that it accepted this very message at {at}.",
+        "Máy chủ «{hub}», nơi nhận chuyển tiếp, cũng đã ký biên nhận tiếp nhận đúng văn bản này lúc {at}, bằng "
+        "khóa {kid}. Khóa đó là của máy chủ ấy hay không, hãy đối chiếu với danh sách tin cậy của bạn.",
+        "The other hub «{hub}» signed a receipt of its own that it accepted this very message at {at}, with the "
+        "key {kid}. Whether that is its key, compare with your list of the trusted.",
     ),
     "beyond_untrusted": (
         "Trong sự kiện chuyển tiếp có biên nhận của máy chủ kia, nhưng khóa {kid} của nó không nằm trong số "
@@ -418,7 +432,7 @@ KINDS: dict[str, tuple[str, str]] = {
     "recalled": ("Đã thu hồi trước khi giao", "Recalled before it was handed over"),
     "signatures_checked": ("Đã kiểm tra chữ ký trong tệp đính kèm", "Signatures in attachments checked"),
 }
-"""Event kinds; one that is not known here is shown by its name."""
+"""Event kinds."""
 
 PDF: dict[str, tuple[str, str]] = {
     "signed": ("mọi chữ ký nguyên vẹn và được tin cậy", "all signatures intact and trusted"),

@@ -47,12 +47,20 @@ function text(bytes, what) {
   }
 }
 
-function json(source, what) {
+function json(source, what, reviver) {
   try {
-    return JSON.parse(source);
+    return JSON.parse(source, reviver);
   } catch {
     throw new Refused(`${what} is not JSON`);
   }
+}
+
+// What was signed. Half a character, which JSON can escape, is no text: the command refuses it too.
+function signedJson(source, what) {
+  return json(source, what, (name, value) => {
+    if (/\p{Surrogate}/u.test(name) || (typeof value === "string" && /\p{Surrogate}/u.test(value))) throw new Error();
+    return value;
+  });
 }
 
 function toBase64(bytes) {
@@ -89,7 +97,9 @@ const sha256 = async (bytes) => new Uint8Array(await crypto.subtle.digest("SHA-2
 function moment(source) {
   if (typeof source === "string" && /^[2-8]\d{3}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,6})?(Z|[+-]\d\d:\d\d)$/.test(source)) {
     const at = Date.parse(source);
-    if (!Number.isNaN(at)) return at;
+    // Browsers take 30 February for 2 March, and 24:00 for the next day.
+    const [year, month, day, hour] = source.split(/[-T:]/, 4).map(Number);
+    if (!Number.isNaN(at) && hour < 24 && day <= new Date(Date.UTC(year, month, 0)).getUTCDate()) return at;
   }
   return null;
 }
@@ -170,7 +180,7 @@ function parseJws(source) {
 }
 
 function members(jws, what) {
-  const found = json(text(jws.payload, what), what);
+  const found = signedJson(text(jws.payload, what), what);
   if (found === null || typeof found !== "object" || Array.isArray(found)) throw new Refused(`${what} cannot be read`);
   return found;
 }
@@ -319,13 +329,13 @@ async function readReceipt(trust, receipt) {
   if (!same(await rootFromPath(leaf, receipt.index, receipt.size, readPath(receipt.path)), root)) {
     throw new Refused("the event is not in the sealed batch: its text, place or path was altered");
   }
-  const event = json(receipt.event, "the event");
+  const event = signedJson(receipt.event, "the event");
   if (event === null || typeof event !== "object" || Array.isArray(event)) throw new Refused("the event cannot be read");
-  return { event, leaf, sealed };
+  return { event, leaf, sealed, kid: jws.kid };
 }
 
 async function readEvent(work, number, evidence) {
-  const { event, leaf, sealed } = await readReceipt(work.trust, evidence.receipt);
+  const { event, leaf, sealed, kid } = await readReceipt(work.trust, evidence.receipt);
   const [at, sealedAt] = [moment(event.at), moment(sealed.at)];
   const given = event.handed_over_at === undefined ? at : moment(event.handed_over_at);
   if (typeof event.event !== "string" || at === null || sealedAt === null || given === null) {
@@ -335,9 +345,10 @@ async function readEvent(work, number, evidence) {
   if (event.message !== message.id || ("sha256" in event && event.sha256 !== message.sha256)) {
     throw new Refused("the event is genuine but about another message");
   }
-  const promised = sealed.log !== undefined && sealed.log !== null && sealed.logged_by !== undefined;
+  const promised = sealed.log !== undefined && sealed.log !== null && ![undefined, null].includes(sealed.logged_by);
   return {
     number,
+    kid,
     event,
     leaf,
     at,
@@ -358,6 +369,7 @@ async function accepted(work) {
     if (event.sha256 !== proof.message.sha256 || event.size !== proof.message.size) {
       throw new Refused("the event speaks of another document than the file");
     }
+    if (!isCode(event.from)) throw new Refused("the event names its sender by what is no agency's code");
     if (proof.accepted.acknowledgement !== null) throw new Refused("an acceptance has no acknowledgement");
     verdict.add("accepted", "accepted", "proven", {
       hub: found.hub,
@@ -479,11 +491,17 @@ async function sender(work, acceptance, content) {
   else if (!known) verdict.add("certificate", "key_by_hub", "not_proven", { from: String(event.from) });
 }
 
+// An agency's code (protocol/agency.py).
+const isCode = (code) => typeof code === "string" && /^[0-9A-Za-z](?:[0-9A-Za-z._-]{0,33}[0-9A-Za-z])?$/.test(code);
+
+// The ids of an agency's keys, undefined where it is not listed. A code in other letters is not another agency's.
+const keysOf = ({ trust }, code) => trust.agencies.get(code) || trust.folded.get(code.toUpperCase());
+
 // Whether the verifier's own list says whose the key is; then what the hub says of that does not count.
 function owner(work, kid, names) {
-  const listed = names.filter((name) => work.trust.agencies.has(name));
+  const listed = names.filter((name) => keysOf(work, name) !== undefined);
   for (const from of listed) {
-    const own = work.trust.agencies.get(from).includes(kid);
+    const own = keysOf(work, from).includes(kid);
     work.verdict.add("certificate", own ? "key_known" : "key_foreign", own ? "proven" : "contradicted", { from, kid });
   }
   return listed.length > 0;
@@ -517,9 +535,12 @@ async function signer(work, named) {
 
 // Whom the sender itself named as sending what it signed, under the id of the acceptance.
 function writtenBy(payload, event) {
-  const document = json(text(payload, "the document"), "the document");
+  const document = signedJson(text(payload, "the document"), "the document");
   if (document === null || typeof document !== "object" || !("from" in document && "id" in document)) {
     throw new Refused("what was signed is not a document");
+  }
+  if (typeof document.id !== "string" || !isCode(document.from)) {
+    throw new Refused("what was signed does not name its sender as a document does");
   }
   if (![document.id, `${event.from}/${document.id}`].includes(event.id)) {
     throw new Refused("the document that was signed has another id than the acceptance names");
@@ -662,6 +683,13 @@ async function events(work) {
       if (!Array.isArray(agencies) || !agencies.every((code) => typeof code === "string")) {
         throw new Refused("the event's recipients cannot be read");
       }
+      // What gets past a list of agencies' keys by looking like a code in it.
+      if (work.trust.agencies.size && !agencies.every(isCode)) {
+        throw new Refused("the event names a recipient by what is no agency's code");
+      }
+      if (!agencies.length && Object.hasOwn(words.DEEDS, event.event.event)) {
+        throw new Refused("the event does not say for which recipient it is");
+      }
       if (proof.recipients !== null && !agencies.every((code) => proof.recipients.includes(code))) {
         throw new Refused("the event names recipients that the message does not have");
       }
@@ -703,13 +731,17 @@ function told(verdict, event, agencies, words) {
     const [vi, en] = Object.hasOwn(words.PDF, found) ? words.PDF[found] : [found, found];
     more = [` Máy chủ thấy: ${vi}.`, ` What the hub found: ${en}.`];
   }
+  if (!Object.hasOwn(words.KINDS, kind)) {
+    // Its name is the hub's own text, which could be the words of another kind.
+    verdict.add("events", "event_unknown", "not_proven", { number: String(event.number), kind });
+    return;
+  }
   const steps = [[kind, event.at, more]];
   if (event.event.handed_over_at !== undefined) {
     steps.unshift(["handed_over", moment(event.event.handed_over_at), ""]);
   }
   for (const [step, at, rest] of steps) {
-    const label = Object.hasOwn(words.KINDS, step) ? words.KINDS[step] : step;
-    verdict.add("events", "event", "proven", { kind: label, whom: whom || "–", at: shown(at), more: rest });
+    verdict.add("events", "event", "proven", { kind: words.KINDS[step], whom: whom || "–", at: shown(at), more: rest });
   }
 }
 
@@ -723,10 +755,11 @@ async function beyond(work, event) {
       return;
     }
     const { event: found, sealed } = await readReceipt(work.trust, receipt);
+    if ([work.madeBy, event.kid].includes(kid)) throw new Refused("it is sealed with a key of this hub");
     const at = moment(found.at);
     if (found.event !== "accepted" || at === null) throw new Refused("it is not one of acceptance");
     if (found.sha256 !== work.proof.message.sha256) throw new Refused("it is about another message");
-    work.verdict.add("events", "beyond", "proven", { hub: String(sealed.hub), at: shown(at) });
+    work.verdict.add("events", "beyond", "proven", { hub: String(sealed.hub), at: shown(at), kid });
   } catch (error) {
     work.verdict.add("events", "beyond_wrong", "contradicted", { number: String(event.number), why: reason(error) });
   }
@@ -755,14 +788,13 @@ async function acknowledged(work, event, evidence, agencies) {
     }
     const kid = await thumbprint(given.key);
     work.verdict.add("events", "recipient_signed", "proven", { endpoint, what, at: shown(at), kid });
-    const known = work.trust.agencies;
-    const foreign = agencies.filter((code) => known.has(code) && !known.get(code).includes(kid));
+    const foreign = agencies.filter((code) => keysOf(work, code) !== undefined && !keysOf(work, code).includes(kid));
     if (foreign.length) {
       const values = { endpoint, kid, agencies: named(foreign) };
       work.verdict.add("events", "recipient_key_foreign", "contradicted", values);
       return [];
     }
-    return [agencies.length > 0 && agencies.every((code) => known.has(code))];
+    return [agencies.every((code) => keysOf(work, code) !== undefined)];
   } catch (error) {
     work.verdict.add("events", "recipient_wrong", "contradicted", { endpoint, why: reason(error) });
     return [];
@@ -1076,11 +1108,13 @@ async function readTrust(source) {
     throw new Refused("the keys of agencies in the list of the trusted cannot be read");
   }
   for (const [code, kids] of Object.entries(agencies)) {
-    if (!code || !textsOf(kids).length || !kids.every((kid) => /^[A-Za-z0-9_-]{43}$/.test(kid))) {
+    if (!/^[!-~]+$/.test(code) || !textsOf(kids).length || !kids.every((kid) => /^[A-Za-z0-9_-]{43}$/.test(kid))) {
       throw new Refused(`the list of the trusted names no ids of keys for the agency ${code.slice(0, 80)}`);
     }
   }
-  return { hubKeys, logs, witnesses: trusted, quorum, agencies: new Map(Object.entries(agencies)), promiseSeconds };
+  const folded = new Map(Object.entries(agencies).map(([code, kids]) => [code.toUpperCase(), kids]));
+  const listed = new Map(Object.entries(agencies));
+  return { hubKeys, logs, witnesses: trusted, quorum, agencies: listed, folded, promiseSeconds };
 }
 
 class Verdict {
@@ -1168,7 +1202,7 @@ async function steps(bytes, given, trust, now, words, verdict) {
     return;
   }
   verdict.add("file", "file_intact", "proven", { at: shown(made) });
-  const work = { proof, given, trust, now, words, verdict };
+  const work = { proof, given, trust, now, words, verdict, madeBy: parseJws(proof.signature).kid };
   const acceptance = await accepted(work);
   if (acceptance !== null) {
     if (now < made - SKEW) {

@@ -12,7 +12,7 @@ from protocol.certificate_revocation import Answer
 from tests.protocol.test_proof_log import texts
 from tests.protocol.test_proof_wrong import fails
 from tests.support.certificates import DAY, HOUR, NOW, Holder, root
-from tests.support.proofs import LATER, Scene, Witness, _der
+from tests.support.proofs import LATER, MINUTE, Scene, Witness, _der
 
 ROOT = root()
 MIDDLE = ROOT.issue("CA cơ quan nhà nước", authority=True)
@@ -186,3 +186,17 @@ def test_with_everything() -> None:
     scene = scene_of(witnesses=[Witness("thanh-tra.gov.vn")])
     trust = scene.trust(1, anchors=(_der(ROOT),))
     assert scene.verify(trust=trust, now=LATER).verified
+
+
+def test_accepted_in_time_by_the_hubs_word_alone() -> None:
+    """A hub that holds a key whose certificate has ended can date the acceptance back, not the witness's time."""
+    witness = Witness("thanh-tra.gov.vn")
+    for minutes, later in ((1, True), (3, False)):  # witnesses sign two minutes after the acceptance
+        scene = scene_of(MIDDLE.issue(NAME, ends=NOW + minutes * MINUTE), witnesses=[witness])
+        verdict = scene.verify(trust=scene.trust(1, anchors=(_der(ROOT),)))
+        assert verdict.verified
+        assert ("certificate_seen_later" in [one.code for one in verdict.findings]) is later
+        if later:
+            english, vietnamese = texts(verdict, "certificate_seen_later")
+            assert "that the message was accepted before is the hub's word" in english
+            assert "sau khi chứng thư số của bên gửi hết hạn" in vietnamese
