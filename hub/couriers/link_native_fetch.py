@@ -37,6 +37,7 @@ from protocol.link import Beside
 from protocol.manifest import open_native
 from protocol.message import Document
 from protocol.problems import Problem
+from protocol.proof import read_moment
 
 log = structlog.get_logger()
 
@@ -209,6 +210,9 @@ class NativeFetcher:
                 if self._health.fetch.paused:
                     self._again = True
                     return ended, refused
+                if read_moment(entry.accepted_at) is None:
+                    self._judge(entry, PeerError("the peer does not say when it accepted a message"), refused)
+                    continue
                 if entry.format in ("jws", "manifest"):
                     try:
                         run.append((entry, await self._native(entry)))

@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import threading
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -218,6 +219,29 @@ async def test_nothing_is_refused_of_a_signer_of_whom_the_peer_could_not_be_aske
         stalled[0] = False
         (entry,) = await levels.mail(levels.commune)
         assert entry.sender == CONTROL
+
+
+async def test_a_message_of_which_the_peer_tells_nonsense_holds_up_no_other(
+    levels: Levels, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read, told = NativePeer.read, dict[str, str]()
+    nonsense = ["", "hôm qua", "2026-11-23T08:00:00"]  # the last without a zone
+
+    async def altered(self: NativePeer, limit: int, wait: float, after: str) -> tuple[list[Entry], str]:
+        entries, cursor = await read(self, limit, wait, after)
+        for entry in entries:
+            told.setdefault(entry.id, nonsense.pop() if nonsense else entry.accepted_at)
+        return [replace(entry, accepted_at=told[entry.id]) for entry in entries], cursor
+
+    monkeypatch.setattr(NativePeer, "read", altered)
+    await levels.send(levels.office, DAI_SON)  # for which the page is already asked
+    await levels.mail(levels.commune)
+    for _ in range(4):
+        await levels.send(levels.office, DAI_SON)
+    await levels.mail(levels.commune, 2)
+    assert not nonsense and len(told) == 4
+    told.update(dict.fromkeys(told, "2026-11-23T08:00:00Z"))
+    await levels.mail(levels.commune, 5)
 
 
 # -- operators' orders -----------------------------------------------------------------------------
