@@ -42,8 +42,9 @@ def is_away(error: BaseException) -> bool:
     Classes of SQLSTATE: 08 connections, 53 resources (a full disk), 57 shutting down, 58 the system.
     """
     if isinstance(error, asyncpg.PostgresError):
-        # 25006: a standby, or a primary that was made one.
-        return error.sqlstate == "25006" or (error.sqlstate or "")[:2] in ("08", "53", "57", "58")
+        # 25006: a standby, or a primary that was made one. 25P03, 55P03: `_HOT_SETTINGS` ended a wait.
+        state = error.sqlstate or ""
+        return state in ("25006", "25P03", "55P03") or state[:2] in ("08", "53", "57", "58")
     # asyncpg raises an InterfaceError that is also a ValueError for arguments that it cannot encode.
     return isinstance(error, (*UNAVAILABLE, TimeoutError)) and not isinstance(error, ValueError)
 
@@ -67,12 +68,23 @@ _HOT_SETTINGS = {
     "enable_seqscan": "off",
     "enable_hashjoin": "off",
     "enable_mergejoin": "off",
+    # Whoever stands still in a transaction, or was lost with its machine, may hold the lock under which everybody
+    # commits. Longer than a slow key takes to sign (5 s).
+    "idle_in_transaction_session_timeout": "20s",
+    # Sooner than the hub leaves (`reconnect`): a backend that nobody listens to does not stay in line.
+    "lock_timeout": "25s",
 }
 
 
 def _settings(name: str, hot: bool) -> dict[str, str]:
-    # jit: compiling costs milliseconds on statements that take one.
-    settings = {"application_name": f"{APPLICATION_NAME} {name}".strip(), "jit": "off"}
+    settings = {
+        "application_name": f"{APPLICATION_NAME} {name}".strip(),
+        "jit": "off",  # compiling costs milliseconds on statements that take one
+        # A machine that is lost says no goodbye: its locks are free in a minute, not in Linux's two hours.
+        "tcp_keepalives_idle": "30",
+        "tcp_keepalives_interval": "10",
+        "tcp_keepalives_count": "3",
+    }
     return settings | _HOT_SETTINGS if hot else settings
 
 
