@@ -5,7 +5,7 @@ symbol and issuing body do. The numbers begin anew each year (article 15). What 
 document are hashes of these, by one process at a time and in its leisure: an index that the commit keeps would
 cost every document 2 µs of PostgreSQL, for a question that is asked of few (docs/adr/0032).
 
-A document is written down a minute after its id was made, when nothing older can be committed any more. Whoever
+A document is written down 90 seconds after its id was made, when nothing older can be committed any more. Whoever
 asks whether one is a duplicate need not wait for that: its own keys are made from itself.
 """
 
@@ -31,8 +31,8 @@ TURN_SECONDS = 5.0
 TURN_BUDGET = 0.05
 """Seconds of a turn, about: one part in a hundred of one process, and some 500 documents of 2 KiB a second."""
 PAGE = 100
-LAG = timedelta(minutes=1)
-"""A commit may take 50 s."""
+LAG = timedelta(seconds=90)
+"""What is committed stood in line for 20 s at most, and a commit may take 50."""
 MAX_FOUND = 20
 """Earlier documents that are named of one."""
 

@@ -39,8 +39,8 @@ EXPIRY_LOOKBACK = timedelta(days=62)
 """How far a hub looks back that has never swept."""
 UPLOAD_SECONDS = 24 * 3600
 """An upload that stood still so long is given up."""
-EXPIRY_OVERLAP = timedelta(minutes=1)
-"""How much of the past is looked at again: a commit may become visible after its time."""
+EXPIRY_OVERLAP = timedelta(seconds=90)
+"""How much of the past is looked at again: a commit may become visible after its time, by 70 s."""
 
 
 Chore = tuple[int, float, Callable[[], Awaitable[None]]]

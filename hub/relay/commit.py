@@ -41,6 +41,9 @@ FLUSHERS = 2
 """Two commits under way hide each other's fsync; more only made batches smaller."""
 RETRY_SECONDS = 20.0
 """How long a batch is tried while PostgreSQL is away before its senders are told to come back."""
+STANDING_SECONDS = 20.0
+"""What has stood in line for longer, because PostgreSQL is away, is not begun: its sender is told to come back.
+So an id is 70 s old at most when it is committed: whoever goes through messages in their order relies on that."""
 RETRY_PAUSE = 0.05
 DEADLOCK = "40P01"
 
@@ -90,6 +93,10 @@ class Committer:
             self.batcher.put(item)
 
     async def _flush(self, worker: int, work: list[Work]) -> None:
+        old = int((time.time() - STANDING_SECONDS) * 1000)
+        if late := [item for item in work if item.id.int >> 80 < old]:
+            self._fail(late, Problem("store-unavailable", "nothing is lost: send it again", retry_after=2))
+            work[:] = [item for item in work if item.id.int >> 80 >= old]
         self._postpone_twins(work)
         while work:
             started = time.monotonic()

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
-from uuid import UUID
 
 import asyncpg
 
@@ -40,6 +39,7 @@ from hub.relay.verify import Verifier
 from hub.store.blobs import CHUNK
 from protocol.edxml import Header
 from protocol.edxml.xmldsig import Policy
+from protocol.ids import uuid7
 from protocol.link import Beside
 from protocol.manifest import open_manifest
 from protocol.message import LANE_OF_PRIORITY, Lane
@@ -175,7 +175,6 @@ class Intake:
         await self._attached.check(sender, opened)
         await self._check_references(picture, opened)
         outcomes: list[Accepted | Problem | Submission] = []
-        came: list[tuple[UUID, Beside]] = []
         ticket = Ticket(len(opened))
         pdfs_by = self._pdf_signatures.deadline()
         routed = 0
@@ -191,12 +190,21 @@ class Intake:
                 outcomes.append(problem)
                 continue
             outcomes.append(submission)
-            if item.beside is not None:
-                came.append((submission.id, item.beside))
             routed += submission.route.recipients + ROUTED_AT_ONCE // OPENED_AT_ONCE
             if routed > ROUTED_AT_ONCE:
                 routed = 0
                 await asyncio.sleep(0)
+        if picture.endpoints[sender.endpoint].pdf_signatures is PdfPolicy.REQUIRE:
+            for outcome in outcomes:
+                if isinstance(outcome, Submission):
+                    outcome.id = (
+                        uuid7()
+                    )  # looking at PDFs may take longer than anything stands in line for its commit
+        came = [
+            (outcome.id, item.beside)
+            for item, outcome in zip(opened, outcomes, strict=True)
+            if isinstance(item, Opened) and isinstance(outcome, Submission) and item.beside is not None
+        ]
         if self._repeats.has_time():
             await self._compare(opened, outcomes)
         await self._hops.keep(came)

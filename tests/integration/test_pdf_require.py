@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import time
 from base64 import b64encode
 from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
 
 import aiohttp
 import pytest
@@ -60,6 +63,24 @@ async def test_only_signed_intact_and_trusted_will_do(axis: Axis, door: str) -> 
     ]:
         told = await refusal(axis, pdf, door)
         assert reason in told and ".pdf: " in told
+
+
+@pytest.mark.parametrize("door", DOORS)
+async def test_a_message_begins_when_its_pdfs_have_been_looked_at(
+    axis: Axis, door: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its id is not older than that, however long it took: what stood in line for too long is not committed."""
+    await settle(axis, Policy.REQUIRE)
+    check, looked = Pool.check, [0.0]
+
+    async def noted(*arguments: Any) -> PdfResult:
+        result = await check(*arguments)
+        looked.append(time.time())
+        return result
+
+    monkeypatch.setattr(Pool, "check", noted)
+    message = UUID(await send(axis, signed.issued(), door))
+    assert looked[-1] > 0.0 and message.int >> 80 >= int(looked[-1] * 1000)
 
 
 async def test_without_trust_anchors_nothing_passes(hub: RunningHub, http: aiohttp.ClientSession) -> None:
