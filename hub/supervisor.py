@@ -161,7 +161,13 @@ class Supervisor:
         pause = 0.1
         while True:
             started = asyncio.get_running_loop().time()
-            process, ready = await self._spawn(number, lifeline)
+            try:
+                process, ready = await self._spawn(number, lifeline)
+            except OSError as error:  # no memory for it, most likely: the others go on, and it comes later
+                log.error("a worker could not be started; it is tried again", error=str(error), seconds=pause)
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, MAX_PAUSE_SECONDS)
+                continue
             announced = asyncio.create_task(self._wait_ready(ready, up))
             try:
                 status = await process.wait()
@@ -186,16 +192,21 @@ class Supervisor:
             ENVIRONMENT: msgspec.json.encode(orders).decode(),
             "PROMETHEUS_MULTIPROC_DIR": str(self._config.metrics_dir.resolve()),
         }
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "hub.worker",
-            env=environment,
-            stdin=asyncio.subprocess.DEVNULL,
-            pass_fds=(listener, counts, lifeline, announce),
-            start_new_session=True,  # Ctrl-C reaches the supervisor, which stops workers in order
-        )
-        os.close(announce)
+        try:
+            process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-m",
+                "hub.worker",
+                env=environment,
+                stdin=asyncio.subprocess.DEVNULL,
+                pass_fds=(listener, counts, lifeline, announce),
+                start_new_session=True,  # Ctrl-C reaches the supervisor, which stops workers in order
+            )
+        except BaseException:
+            os.close(ready)
+            raise
+        finally:
+            os.close(announce)
         return process, ready
 
     @staticmethod
@@ -236,6 +247,6 @@ class Supervisor:
             try:
                 await asyncio.to_thread(postgres.start)
                 log.info("PostgreSQL is back")
-            except StoreError as error:
+            except (StoreError, OSError) as error:
                 # After a kill its old processes need a moment to notice and let go of shared memory.
                 log.warning("PostgreSQL cannot be started yet", error=str(error))

@@ -261,8 +261,7 @@ class NativeDoor:
             reading = self._mailboxes.reading(caller.endpoint, read_cursor(query.after), query.limit, query.wait)
             with while_connected(request):
                 page = await stack.enter_async_context(reading)
-            if query.wait:
-                self._gate.endpoint(request)  # its token may have been revoked while it waited
+            self._gate.endpoint(request)  # its token may have been revoked while it waited, for mail or in line
             said = await self._besides.of(caller.endpoint, page.entries)
             response = json_response(page_json(page, said))
             # The page stays in hand until the reader has taken it: one that is slow gets no further ones.

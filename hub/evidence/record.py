@@ -122,7 +122,8 @@ class Recorder:
                 await connection.execute(SQL.commit_events, *arguments)
                 return
             except (*UNAVAILABLE, TimeoutError, asyncpg.PostgresError) as error:
-                if not is_away(error):
+                # What was left under way may be committed by now, after it was looked for.
+                if not is_away(error) and not (in_doubt and isinstance(error, asyncpg.UniqueViolationError)):
                     raise
                 await self._connection.discard()
                 if asyncio.get_running_loop().time() >= deadline:
