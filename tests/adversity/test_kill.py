@@ -48,7 +48,10 @@ async def test_what_was_answered_stands_and_the_hub_comes_back(start_node: Start
 
     def whole() -> bool:
         children = psutil.Process(node.pid).children()
-        return len(node.workers()) == 2 and all(child.status() != psutil.STATUS_ZOMBIE for child in children)
+        try:
+            return len(node.workers()) == 2 and all(child.status() != psutil.STATUS_ZOMBIE for child in children)
+        except psutil.NoSuchProcess:  # it was going just now
+            return False
 
     await until(whole, "two workers, and no zombies")
 

@@ -89,13 +89,13 @@ class Node:
     @contextlib.asynccontextmanager
     async def connections(self) -> AsyncIterator[dict[int, RawConnection]]:
         """A connection to each worker, by the worker's process id."""
-        workers = self.workers()
         found: dict[int, RawConnection] = {}
         async with contextlib.AsyncExitStack() as stack:
-            while len(found) < len(workers):  # the kernel chooses by the connection's port
+            # Looked for each time: one that was killed may be listed until it is gone.
+            while {worker.pid for worker in self.workers()} - found.keys():
                 connection = await stack.enter_async_context(raw_connection(self.url))
                 port = connection.local_port
-                worker = await until(lambda port=port: _holder(workers, port), "a worker accepts")
+                worker = await until(lambda port=port: _holder(self.workers(), port), "a worker accepts")
                 found.setdefault(worker, connection)
             yield found
 
@@ -223,8 +223,9 @@ class Node:
 def _holder(workers: list[psutil.Process], port: int) -> int | None:
     """The worker that holds the connection from a client's `port`."""
     for worker in workers:
-        if any(connection.raddr and connection.raddr.port == port for connection in worker.net_connections()):
-            return worker.pid
+        with contextlib.suppress(psutil.Error):
+            if any(connection.raddr and connection.raddr.port == port for connection in worker.net_connections()):
+                return worker.pid
     return None
 
 
